@@ -68,7 +68,8 @@ from benchmarks.stream_memcpy import memcpy_rate
 from benchmarks.stream_memory import MARK as MEMORY_MARK
 from benchmarks.stream_plot import draw_rates
 from benchmarks.stream_run import result_in
-from benchmarks.stream_stores import CODECS, NO_UP, make_shards, write_triplets
+from benchmarks.stream_stores import NO_UP, make_shards, write_triplets
+from srshards.format import CODECS
 
 BATCH = 16
 _EPOCHS = (1, 10, 50)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from benchmarks.report import Ratio
-from benchmarks.stream_stores import CODECS, NO_UP
+from benchmarks.stream_stores import NO_UP
+from srshards.format import CODECS, CROP_CODECS
 
 TOUCHES = ("untouched", "copied")  # batches dropped; copied by the training process into its own arrays
 OURS, THIS_ENV, PEERS, FFCV = "ours", "this environment", "peers", "ffcv"
@@ -71,7 +72,7 @@ AUGMENTED = tuple(
 COMPUTED = Case("ours npy, computed up", "npy shards without up, which is computed from LR", "ours", OURS, NO_UP)
 OUR_CASES = (
     *(ours(codec, name, workers) for codec in CODECS for name in ("up", "lr") for workers in (2, 1, 0)),
-    *(ours(codec, "up", 2, crops=4) for codec in ("png", "webp")),
+    *(ours(codec, "up", 2, crops=4) for codec in CODECS if codec not in CROP_CODECS),
     *AUGMENTED,
     COMPUTED,
 )

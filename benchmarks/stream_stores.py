@@ -12,7 +12,6 @@ from srshards.format import image_names, load_manifest
 from srshards.shards.tar_index import load_index
 
 HR_PX = 512
-CODECS = ("npy", "png", "webp", "tlc")
 NO_UP = "npy-no-up"  # name of the store of npy shards without upsampled images
 _NPY_HEADER_BYTES = 128
 

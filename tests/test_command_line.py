@@ -172,6 +172,19 @@ def test_help_names_all_weights_that_a_command_takes(command: str) -> None:
     assert "best.pth of a run, or other weights of a network from RGB to RGB." in text and "grey" not in text
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("trainer --shards a --shards b", "--shards a and --shards b: pass one of them"),
+        ("trainer evaluate --weights w --shards a --shards b", "--shards a and --shards b: pass one of them"),
+        ("shardgen generate -i a --input b", "--input a and --input b: pass one of them"),
+    ],
+)
+def test_folders_to_read_are_not_ignored(command: str, message: str) -> None:
+    result = run_program(*command.split())
+    assert result.code == 2 and message in result.err
+
+
 def test_error_messages_escape_control_characters(tmp_path: Path) -> None:
     result = run_cli("verify", tmp_path / "two\nlines\x1b[31m")
     assert result.returncode == 2 and "two\\nlines\\x1b[31m" in result.stderr

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srshards.format import (
+    CODECS,
     FormatError,
     dump_json,
     image_extension,
@@ -150,7 +151,7 @@ RECORD = {"name": "val-000000", "split": "val", "samples": 1, "bytes": 1, "sha25
         ({"settings": {"scale": "4", "hr_size": 64, "codec": "npy"}}, "invalid scale"),
         (
             {"settings": {"scale": 4, "hr_size": 64, "codec": "exe"}},
-            "expected codec npy, png, webp, tlc, found 'exe'",
+            f"expected codec {', '.join(CODECS)}, found 'exe'",
         ),
         ({"shards": [{"name": "train-000000"}]}, "expected a shard record"),
         ({"shards": [{**RECORD, "name": "../../x"}]}, "is not a valid shard name"),
@@ -181,7 +182,7 @@ def test_invalid_json_is_rejected(tmp_path: Path) -> None:
         load_manifest(tmp_path)
 
 
-@pytest.fixture(scope="module", params=["npy", "png", "webp", "tlc"])
+@pytest.fixture(scope="module", params=CODECS)
 def one_codec(request: pytest.FixtureRequest, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp(request.param)
     generate(photos, output, "-s", 4, "--codec", request.param)

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pairs import make_pairs
 from srshards.format import load_json, load_manifest
 from tests.drill.s3_server import Bucket
 
+ROOT = Path(__file__).parent.parent
 SCALES = ("-s", 2, 4)
 CARDS = ("README.md", "scale_2x/README.md", "scale_4x/README.md")
 RECIPE = """
@@ -132,6 +134,25 @@ def test_a_users_own_readme_is_never_overwritten(few: Path, tmp_path: Path) -> N
     readme.write_bytes(b"notes \xff\n")
     assert f"Kept {readme}, which" in generate(few, tmp_path / "out").stdout
     assert readme.read_bytes() == b"notes \xff\n" and (tmp_path / "out/scale_4x/README.md").exists()
+
+
+def test_make_shards_in_a_clone_writes_its_card_and_dirties_nothing(few: Path, tmp_path: Path) -> None:
+    """`make shards` writes into `shards/` of the repository."""
+
+    def git(*args: object) -> list[str]:
+        command = ["git", *map(str, args)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.splitlines()
+
+    for name in git("ls-files", "shards"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    tracked = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    output = tmp_path / "shards"
+    assert "Kept " not in generate(few, output).stdout and (output / "README.md").exists()
+    assert {path: path.read_bytes() for path in tracked} == tracked
+    files = [path for path in output.rglob("*") if path.is_file() and path not in tracked]
+    written = [path.relative_to(tmp_path).as_posix() for path in files]
+    assert git("check-ignore", *written) == written
 
 
 def test_a_license_filled_in_is_kept_in_later_cards(copy: Path, few: Path) -> None:

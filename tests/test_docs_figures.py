@@ -12,6 +12,7 @@ import yaml
 from test_readmes import sections
 
 from shardgen.degradation.steps import STEPS
+from srshards.format import CODECS, CROP_CODECS
 from trainer.catalogue import default_model
 
 ROOT = Path(__file__).parent.parent
@@ -57,7 +58,7 @@ def spread(found: dict[str, float], digits: int = 0) -> str:
 
 
 @pytest.mark.parametrize("page", OPTIONS)
-@pytest.mark.parametrize("codec", ["npy", "png", "webp", "tlc"])
+@pytest.mark.parametrize("codec", CODECS)
 def test_storage(page: str, codec: str) -> None:
     rows = [(key, row) for key, row in table(page, "`--codec`", 7).items() if key.startswith(f"`{codec}`")]
     for (key, row), (is_without, name) in zip(rows, ((False, "with up"), (True, "without up")), strict=True):
@@ -84,14 +85,14 @@ def cost(name: str, direction: str, scale: int) -> dict[str, dict[str, float]]:
 
 
 @pytest.mark.parametrize("page", OPTIONS)
-@pytest.mark.parametrize("codec", ["npy", "png", "webp", "tlc"])
+@pytest.mark.parametrize("codec", CODECS)
 def test_codecs(page: str, codec: str) -> None:
     size, generated, loaded, _ = row_of(table(page, "`--codec`", 5), f"`{codec}`")
     assert size == f"{results('choices')['codecs'][codec]['with up']['4x'] / 1e6:.2f}"
     if codec != "tlc":  # estimated from that of png
         rate = results("generate")["cases"][f"{codec} 4x"]["photos_per_second"]["work"]
         assert generated == f"{rate['median']:.0f}"
-    case = f"ours {codec}, up, 2 workers{', 4 crops' if codec in ('png', 'webp') else ''}"
+    case = f"ours {codec}, up, 2 workers{'' if codec in CROP_CODECS else ', 4 crops'}"
     assert loaded == f"{results('stream')['cases'][case]['patches_per_second']['untouched']['median']:,.0f}"
 
 

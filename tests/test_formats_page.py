@@ -17,6 +17,7 @@ from pairs import make_pairs, pack
 from PIL import Image
 
 import srshards
+from srshards.format import CODECS
 
 PAGE = (Path(__file__).parent.parent / "docs/reference/formats.md").read_text()
 
@@ -42,7 +43,7 @@ RECIPE_ONLY, PAIRS_ONLY = {"degradation", "libraries"}, {"lr_source", "up_source
 # ---- the reader
 
 
-@pytest.mark.parametrize("codec", ["npy", "png", "webp", "tlc"])
+@pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("options", [("-s", 4), ("-s", 3, *WITH_RECIPE)], ids=["plain", "recipe"])
 def test_reader_reads_every_byte(codec: str, options: tuple[object, ...], tmp_path: Path) -> None:
     """The reader asserts every header field; pixels and descriptions are compared with those of other libraries."""

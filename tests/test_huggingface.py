@@ -16,7 +16,7 @@ from helpers import TIMEOUT_S, all_files, generate, make_photos, read_images
 from pairs import make_pairs, pack
 
 import srshards
-from srshards.format import image_codec, image_extension
+from srshards.format import CODECS, image_codec, image_extension
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_photos(tmp_path_factory.mktemp("few"), 18)
 
 
-@pytest.fixture(scope="module", params=["npy", "png", "webp", "tlc"])
+@pytest.fixture(scope="module", params=CODECS)
 def by_recipe(request: pytest.FixtureRequest, few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of each codec at two scales, with variants."""
     output = tmp_path_factory.mktemp(request.param) / "shards"

@@ -123,6 +123,45 @@ def test_a_full_disk_is_noticed_before(tmp_path: Path, monkeypatch: pytest.Monke
     assert not (tmp_path / "venv").exists()
 
 
+def test_space_is_looked_up_where_folders_are_still_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(install.NEEDED_BYTES, "cpu", 10**18)
+    with pytest.raises(InstallError, match="a/b/venv needs 1000000000 GB for the installation"):
+        install.install(tmp_path / "a/b/venv", "cpu", False, [])
+
+
+@pytest.mark.parametrize("venv", ["file", "file/venv"])
+def test_a_file_in_the_place_of_the_environment_is_refused(venv: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InstallError, match=f"^{tmp_path}/file is not a folder, .* pass another one as VENV="):
+        install.install(tmp_path / venv, "cpu", False, [])
+
+
+def test_errors_of_the_file_system_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".installed").mkdir()  # cannot be read as a file, as what belongs to others
+    monkeypatch.setattr(sys, "argv", ["install", str(tmp_path), "x"])
+    with pytest.raises(SystemExit) as exit_info:
+        install.main()
+    assert exit_info.value.code == 2 and capsys.readouterr().err == f"Error: {tmp_path}/.installed: Is a directory\n"
+
+
+def test_an_unknown_build_in_the_stamp_is_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / ".installed").write_text("unknown\n")
+    (tmp_path / "bin").mkdir()
+    for name in ("python", "pip"):
+        (tmp_path / "bin" / name).symlink_to("/bin/true")
+    install.install(tmp_path, "auto", True, [])
+    assert "PyTorch for CUDA (an NVIDIA GPU)" in capsys.readouterr().out
+    assert (tmp_path / ".installed").read_text() == "cuda\n"
+
+
+def test_output_that_is_not_utf_8_is_read() -> None:
+    code = r"import sys; sys.stdout.buffer.write(b'ERROR: caf\xe9\n'); sys.exit(1)"
+    with pytest.raises(InstallError, match="ERROR: caf\N{REPLACEMENT CHARACTER}"):
+        install.run([sys.executable, "-c", code], Progress("title"))
+
+
 def test_a_disk_that_fills_is_reported() -> None:
     code = "print('ERROR: [Errno 28] No space left on device'); raise SystemExit(1)"
     with pytest.raises(

@@ -1,5 +1,6 @@
 """The Makefile, as far as it can be tested without a second virtual environment."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,27 @@ def test_unknown_settings_are_rejected() -> None:
     assert "unknown setting SCALE=; the settings are PYTHON VENV PEERS TORCH SCALES OUTPUT INPUT" in result.stderr
 
 
+@pytest.mark.parametrize("name", ["VENV", "PEERS"])
+def test_environments_with_a_space_in_their_path_are_refused(name: str, tmp_path: Path) -> None:
+    result = run_make("-n", "install", f"{name}={tmp_path}/my venv")
+    assert result.returncode == 2 and result.stdout == ""
+    assert f"{name}={tmp_path}/my venv contains a space; pass a path without" in result.stderr
+
+
+def test_completion_in_a_folder_with_a_space_in_its_path(tmp_path: Path) -> None:
+    clone = tmp_path / "my clone"
+    (clone / ".venv").mkdir(parents=True)
+    (clone / ".venv/bin").symlink_to(Path(sys.executable).parent)
+    for name in ("pyproject.toml", "setup.py", "constraints.txt", ".venv/.installed"):
+        (clone / name).touch()
+    command = ["make", "--silent", "-f", str(ROOT / "Makefile"), "completion"]
+    environment = {**shell_environment(), "SHELL": "/bin/bash", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    script = clone / ".venv/completion/shardgen.bash"
+    assert f"source '{script}'" in result.stdout and "_SHARDGEN_COMPLETE=bash_complete" in script.read_text()
+
+
 @pytest.mark.skipif(any(Path("/dev").glob("nvidia[0-9]*")), reason="this machine has a GPU")
 def test_make_gpu_without_a_gpu_ends_at_once() -> None:
     result = run_make("gpu", "VENV=nowhere")
@@ -74,12 +96,17 @@ esac
         assert f"{tmp_path}/venv/.installed] Error 1" in result.stderr
 
 
-def test_make_shards_without_input_uses_the_sample_photos() -> None:
-    if (ROOT / "OST").exists():
-        pytest.fail("this test requires that ./OST does not exist: move it away")
-    command = make("-n", "shards")
+def test_make_shards_without_input_uses_ost_or_the_sample_photos(tmp_path: Path) -> None:
+    """In another folder, because a clone may have OST."""
+    for name in ("Makefile", "pyproject.toml", "setup.py", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    command = make("-C", str(tmp_path), "-n", "shards")
     assert "colour photographs of scikit-image" in command
     assert '-i "build/sample_photos" -o "shards" -s 4' in " ".join(command.split())
+    (tmp_path / "OST").mkdir()
+    command = make("-C", str(tmp_path), "-n", "shards")
+    assert "colour photographs of scikit-image" not in command
+    assert '-i "OST" -o "shards" -s 4' in " ".join(command.split())
 
 
 def test_demo_says_what_it_does_and_what_to_do_next() -> None:

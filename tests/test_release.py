@@ -101,9 +101,10 @@ def test_a_clean_commit_can_be_released(root: Path) -> None:
     assert list(release_faults(root)) == []
 
 
-def test_what_keeps_a_commit_from_being_released(root: Path) -> None:
+@pytest.mark.parametrize("notes", ["- Two.", "### Added\n\n- Two."])
+def test_what_keeps_a_commit_from_being_released(notes: str, root: Path) -> None:
     git(root, "tag", "v2.3.4")
-    edit(root / "CHANGELOG.md", "## Unreleased\n", "## Unreleased\n\n- Two.\n")
+    edit(root / "CHANGELOG.md", "## Unreleased\n", f"## Unreleased\n\n{notes}\n")
     git(root, "commit", "-qam", "two")
     (root / "new").touch()
     assert list(release_faults(root)) == [

@@ -17,7 +17,7 @@ from shardgen.degradation.recipe import degraded
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
 from shardgen.planning.config import Config, fingerprint_of
 from shardgen.shard import photo_source
-from srshards.format import load_manifest
+from srshards.format import CODECS, load_manifest
 from srshards.shards.stored_samples import StoredSample, stored_samples
 
 ARGS = ("--size", 64, "--degradation", "realesrgan", "--variants", 3, "--val-fraction", 0.2)
@@ -139,7 +139,7 @@ def test_new_settings_keep_the_fingerprints_of_old_ones() -> None:
     assert fingerprint_of(of_version_2, algorithm=1) == expected != fingerprint_of(current, algorithm=1)
 
 
-@pytest.mark.parametrize("codec", ["npy", "png", "webp", "tlc"])
+@pytest.mark.parametrize("codec", CODECS)
 def test_no_up_omits_up_and_all_commands_work(codec: str, few: Path, tmp_path: Path) -> None:
     generate(few, tmp_path / "out", *ARGS, "--no-up", "--codec", codec)
     folder = tmp_path / "out/scale_4x"
@@ -294,12 +294,18 @@ def test_rebuild_reports_library_versions_when_pixels_differ(varied: Path, tmp_p
     assert f"computed with opencv {'9' * len(version)}, here {version.decode()}" in result.stderr
 
 
-@pytest.mark.parametrize("old", [b'\\"jpeg\\"', b'\\"quality\\"'])
-def test_rebuild_reports_an_unknown_degradation(old: bytes, varied: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "message"),
+    [
+        (b'\\"jpeg\\"', "the step 'jpex', which this version does not know; update sr-shards\n"),
+        (b'\\"quality\\"', "an unknown degradation (KeyError('quality'))\n"),
+    ],
+)
+def test_rebuild_reports_an_unknown_degradation(old: bytes, message: str, varied: Path, tmp_path: Path) -> None:
     folder, key = _with_member(varied, tmp_path, "json", lambda data: data.replace(old, old[:-3] + b'x\\"'))
     result = run_cli("rebuild", key, folder)
     assert result.returncode == 1 and "Traceback" not in result.stderr
-    assert f"{key}.json records an unknown degradation" in result.stderr
+    assert result.stderr.endswith(f".tar: {key}.json records {message}")
 
 
 def only_to_lr(edge: int) -> list[dict[str, Any]]:

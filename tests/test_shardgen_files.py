@@ -30,6 +30,14 @@ def test_every_codec_is_lossless(name: str, pixels: Pixels) -> None:
     assert np.array_equal(codec.decode(name, b"".join(codec.encode(name, pixels))), pixels)
 
 
+def test_unknown_codec_is_refused() -> None:
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(ValueError, match=f"^expected codec {', '.join(CODECS)}, got 'exe'$"):
+        codec.encode("exe", pixels)
+    with pytest.raises(RunError, match="cannot be decoded as exe"):
+        codec.decode("exe", b"".join(codec.encode("png", pixels)))
+
+
 @given(pixels=images)
 def test_png_is_readable_by_pillow(pixels: Pixels) -> None:
     image = Image.open(io.BytesIO(b"".join(codec.encode("png", pixels))))

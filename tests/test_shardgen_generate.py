@@ -1,11 +1,13 @@
 """Complete runs: reproducible bytes, and reuse of finished shards."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
-from helpers import all_files, contract_files, generate, make_photo, read_images, run_cli
+from helpers import all_files, contract_files, generate, make_photo, make_photos, read_images, run_cli
+from pairs import make_pairs, pack
 from PIL import Image
 
 from shardgen.shard.stages import STAGES
@@ -171,6 +173,54 @@ def test_dry_run_prints_the_plan_and_changes_nothing(photos: Path, tmp_path: Pat
     line = "scale_3x  HR 63 px (64 cropped to a multiple of 3), LR 21 px, cubic, npy: 2 shards to build (40 samples)"
     assert line in result.stdout
     assert "Disk    1.1 MB needed, " in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "note"),
+    [
+        (19, (), None),
+        (20, ("--val-fraction", 0), None),
+        (55, (), "1 validation photo: results will depend on it; --val-fraction 0.1 reserves 5"),
+        (55, ("--sample", 0.5), ""),
+        (55, ("--val-fraction", 0.05), ""),
+        (55, ("--val-fraction", 0.1), None),
+    ],
+)
+def test_few_validation_photos_are_noted_with_the_fraction_for_more(
+    count: int, options: tuple[object, ...], note: str | None, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(count):
+        (photos / f"{number}.jpg").write_bytes(b"")  # a plan reads no photo
+
+    def plan(*args: object) -> str:
+        return run_cli("generate", "-i", photos, "-o", tmp_path / "out", "--dry-run", *args).stdout
+
+    notes = [line for line in plan(*options).splitlines() if line.startswith("Note ")]
+    assert len(notes) == (note is not None) and (not note or notes == [f"Note    {note}"])
+    for line in notes:
+        found = re.search(r"^Note    (\d) validation photos?: .*; --val-fraction (\S+) reserves (\d+)$", line)
+        assert found and f" {found[1]} val)" in plan(*options)
+        assert f" {found[3]} val)" in plan(*options, "--val-fraction", found[2]) and int(found[3]) >= 5
+
+
+def test_few_validation_photos_of_a_folder_are_not_noted(photos: Path, tmp_path: Path) -> None:
+    val = make_photos(tmp_path / "val", 1)
+    result = run_cli("generate", "-i", photos, "-o", tmp_path / "out", "--val", val, "--dry-run")
+    assert "Val     1 in" in result.stdout and "Note" not in result.stdout
+
+
+def test_few_validation_pairs_are_noted(tmp_path: Path) -> None:
+    plan = pack(make_pairs(tmp_path / "pairs", 20, (2,)), tmp_path / "out", "--dry-run").stdout
+    found = re.search(
+        r"^Note    2 validation pairs: results will depend on them; --val-fraction (\S+) reserves (\d+)$",
+        plan,
+        re.MULTILINE,
+    )
+    assert found and "(18 train, 2 val)" in plan
+    again = pack(tmp_path / "pairs", tmp_path / "out", "--dry-run", "--val-fraction", found[1]).stdout
+    assert f" {found[2]} val)" in again
 
 
 def test_generate_without_auto_asks_for_confirmation(photos: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -201,6 +202,22 @@ def test_any_recipe_gives_lr_and_its_record_reproduces_it(steps: list[dict[str, 
     assert lr.shape == (12, 12, 3) and lr.dtype == np.uint8
     record = yaml.safe_load(yaml.safe_dump(drawn))  # safe_dump accepts plain data only
     assert record == drawn and np.array_equal(degraded(hr, record), lr)
+
+
+def test_lengths_are_pixels_of_the_image_at_the_step() -> None:
+    hr = make_photo(96, 96, seed=1)
+    blur, to_lr = "- blur: {kernel: isotropic, size: 21, sigma: 1.5}\n", "- to_lr: {interpolation: area}\n"
+
+    def blurred(image: np.ndarray) -> np.ndarray:
+        return cv2.GaussianBlur(image.astype(np.float32), (21, 21), 1.5, borderType=cv2.BORDER_REFLECT_101)
+
+    def shrunk(image: np.ndarray) -> np.ndarray:
+        return image.reshape(24, 4, 24, 4, 3).astype(np.float32).mean(axis=(1, 3))
+
+    expected = {blur + to_lr: shrunk(blurred(hr)), to_lr + blur: blurred(shrunk(hr))}
+    for text, lr in expected.items():
+        drawn = recipe_of(text).draw(KeyedRng(1), (96, 96), (24, 24))
+        assert np.abs(degraded(hr, drawn) - lr).max() < 0.6, text
 
 
 # ---- draws are a function of their key

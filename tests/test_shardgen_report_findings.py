@@ -4,6 +4,7 @@ import base64
 import io
 import shlex
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,24 @@ def test_verdict_says_when_nothing_is_remarkable(browser: Browser, tmp_path: Pat
         assert accessibility_violations(page) == ""
 
 
+def test_verdict_names_few_validation_photos(browser: Browser, many: Path, tmp_path: Path) -> None:
+    generate(make_photos(tmp_path / "photos", 40), tmp_path / "shards", "--val-fraction", 0.3)
+    report(tmp_path / "shards", tmp_path / "r.html")
+    for file, expected in ((many, ["only 1 validation photo"]), (tmp_path / "r.html", [])):
+        with opened(browser, file, **WIDE) as page:
+            assert [text for text in remarks(page) if text.startswith("only")] == expected
+
+
+def test_terms_are_explained_before_they_are_used(browser: Browser, many: Path) -> None:
+    with opened(browser, many, **PHONE) as page:
+        terms, text = page.locator(".terms").inner_text(), page.locator("body").inner_text()
+        for term in ("sample", "HR", "LR", "up", "PSNR of up", "train", "val"):
+            assert term in page.locator(".terms b").all_inner_texts(), term
+        assert text.index(terms) < min(text.index(use) for use in ("To exclude", "train samples", "val samples"))
+        assert text.count("A hash describes the coarse structure") == 1
+        assert "its Nyquist limit, the finest detail that LR can hold" in text
+
+
 # ---- folded lists
 
 
@@ -111,6 +130,25 @@ def test_lists_show_one_row_until_their_button_is_pressed(browser: Browser, many
         page.get_by_role("button", name="Show all 16 of Flattest (1 ticked)").wait_for()
         assert not photos.last.is_visible(), "ticked, and folded again"
         assert page.locator(".basket output").inner_text() == "1 photo to exclude"
+
+
+@pytest.mark.parametrize("device", [WIDE, PHONE], ids=["wide", "phone"])
+def test_bar_of_excluded_photos_is_shown_while_some_are_ticked(browser: Browser, many: Path, device: dict) -> None:
+    with opened(browser, many, **device) as page:
+        bar, count = page.locator(".basket"), page.locator(".basket output[aria-live=polite]")
+        at_bottom = "() => document.elementFromPoint(innerWidth / 2, innerHeight - 3)?.closest('.basket') !== null"
+        box = page.locator("#flattest-list .photo:visible input").first
+
+        def is_seen() -> bool:
+            return page.evaluate(at_bottom) and bar.bounding_box()["height"] > 20
+
+        assert not page.evaluate(at_bottom) and bar.bounding_box()["height"] <= 1
+        assert page.get_by_role("region", name="Photos to exclude").count() == 1, "announces its changes"
+        assert accessibility_violations(page) == ""
+        box.check()
+        assert is_seen() and count.inner_text() == "1 photo to exclude"
+        page.get_by_role("button", name="Clear").click()
+        assert not is_seen() and count.inner_text() == "0 photos to exclude"
 
 
 def test_each_photo_is_shown_once_with_links_from_the_other_lists(browser: Browser, many: Path) -> None:
@@ -180,6 +218,30 @@ def test_command_names_what_shards_do_not_record(tmp_path: Path) -> None:
     assert "Replace PHOTOS by your folder, VAL by your validation folder, mine.yaml by your recipe." in page
 
 
+def test_command_keeps_what_was_excluded_before(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", 6)
+    (tmp_path / "first.txt").write_text("class0/img0.jpg\n")
+    generate(photos, tmp_path / "shards")
+    assert "The last run left out" not in report(tmp_path / "shards", tmp_path / "r.html")
+    generate(photos, tmp_path / "shards", "--exclude", tmp_path / "first.txt")
+    page = report(tmp_path / "shards", tmp_path / "r.html")
+    assert "The last run left out 1 photo by --exclude: add its list to exclude.txt to keep them out." in page
+
+
+@pytest.mark.parametrize(("inside", "folder"), [("scale_4x", "."), ("scale_4x/sub", ".."), ("", "scale_4x")])
+def test_command_names_the_folder_above_the_scale(
+    inside: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = tmp_path / "shards"
+    generate(make_photos(tmp_path / "photos", 2), shards)
+    (shards / "scale_4x/sub").mkdir()
+    monkeypatch.chdir(shards / inside)
+    page = report(Path(folder), tmp_path / "r.html")
+    words = command_of(page)
+    assert Path(words[words.index("-o") + 1]).resolve() == shards
+    assert "The last run of <code>generate</code>" in page
+
+
 def test_command_of_pairs_packs_the_same_shards(tmp_path: Path) -> None:
     for number in range(4):
         hr = hr_image(96, 96, number)
@@ -219,6 +281,25 @@ def test_crops_of_one_picture_overlap_and_different_pictures_do_not() -> None:
     assert overlaps(left, [blank]) == overlaps([blank], left) == overlaps([], left) == overlaps(left, []) == []
 
 
+def test_descriptors_that_are_all_alike_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of documents and stars: the pairs of them all would not fit into the memory."""
+    draw = np.random.default_rng(0)
+    pictures = [draw.integers(0, 256, (64, 32), dtype=np.uint8) for _ in range(30)]
+    positions = draw.uniform(0, 256, (128, 2)).astype(np.float32)
+    left, right = (
+        [Features(positions, np.concatenate([one, np.full((64, 32), 7, np.uint8)])) for one in side]
+        for side in (pictures[:2], pictures)
+    )
+    tracemalloc.start()
+    found = overlaps(left, right)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [(i, j) for i, j, _ in found] == [(0, 0), (1, 1)]
+    assert peak_bytes < 5_000_000, "the pairs of the equal descriptors take 20 times as much"
+    monkeypatch.setattr("shardgen.report.overlaps._BLOCK_PAIRS", 1)
+    assert overlaps(left, right) == found
+
+
 def test_validation_photos_that_are_in_train_are_reported(browser: Browser, tmp_path: Path) -> None:
     for folder in ("photos", "val"):
         (tmp_path / folder).mkdir()
@@ -230,10 +311,12 @@ def test_validation_photos_that_are_in_train_are_reported(browser: Browser, tmp_
     generate(tmp_path / "photos", tmp_path / "shards", "-s", 2, 4, "--val", tmp_path / "val", "--size", 256)
     report(tmp_path / "shards", tmp_path / "r.html")
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
-        assert remarks(page)[0] == "2 val photos are also in train, at least in part"
+        assert remarks(page)[0] == "2 validation photos are also training photos, at least in part"
         same, part = page.locator("#across-list fieldset").all()
         assert same.locator("legend").inner_text() == "1 of val, 1 of train, equal hashes"
         assert part.locator("legend").inner_text() == "1 of val, 1 of train, overlapping"
+        text = page.locator("main").inner_text()
+        assert text.count("A hash describes") == 1 and text.index("A hash describes") < text.index("equal hashes")
         names = part.locator(".photo").all_inner_texts()
         assert "part.png" in names[0] and "val, " in names[0] and "0.png" in names[1] and "train, " in names[1]
         part.get_by_role("button", name="Tick train").click()

@@ -53,7 +53,7 @@ def train(shards: Path, out: Path, *args: object) -> Result:
 
 
 def train_refused(shards: Path, out: Path, *args: object) -> str:
-    return refused("--shards", shards, "--out", out, *ONE_STEP, *args)
+    return refused(*(() if "--shards" in args else ("--shards", shards)), "--out", out, *ONE_STEP, *args)
 
 
 def resuming(run: Path) -> tuple[object, ...]:

@@ -24,6 +24,10 @@ COMPACT = BuiltInSpec("compact", 3, 8, 2)
 NARROW = [COMPACT, BuiltInSpec("rrdb", 3, 8, 1, 4), BuiltInSpec("rrdb", 1, 8, 1, 4)]  # 1x: as 4x, after folding
 
 
+def test_every_architecture_of_this_package_is_tested() -> None:
+    assert {spec.architecture for spec in NARROW} == Network.built_in.keys(), "add a small one to NARROW"
+
+
 def weights_of(network: Network, folder: Path) -> Path:
     save_weights(folder / "w.pth", network.state_dict(), None)
     return folder / "w.pth"

@@ -138,6 +138,7 @@ EXPECTED: dict[str, Callable[..., float]] = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_values_are_those_of_the_formulas(name: str) -> None:
+    assert name in EXPECTED, f"add {name!r} to EXPECTED"
     given = images(name)
     expected = EXPECTED[name](*(one.numpy() for one in given))
     assert expected > 1e-5

@@ -11,7 +11,7 @@ from torch.nn import functional
 from srshards.errors import UsageError
 from srshards.imaging.bicubic import bicubic_down, bicubic_up
 from trainer.evaluation.metrics import measure
-from trainer.models import BuiltInSpec, network_spec, num_parameters
+from trainer.models import BuiltInSpec, Network, network_spec, num_parameters
 from trainer.models.prelu import PReLU
 
 NARROW = {
@@ -26,6 +26,10 @@ ALL_SCALES = [(name, scale) for name in NAMES for scale in ((1, 2, 3, 4) if name
 def narrow(kind: str, scale: int) -> BuiltInSpec:
     spec = NARROW[kind]
     return BuiltInSpec(spec.architecture, scale, spec.features, spec.depth, spec.growth)
+
+
+def test_every_architecture_of_this_package_is_tested() -> None:
+    assert {spec.architecture for spec in NARROW.values()} == Network.built_in.keys(), "add a small one to NARROW"
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

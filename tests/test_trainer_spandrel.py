@@ -452,7 +452,7 @@ def test_a_missing_package_is_named(
 ) -> None:
     torch.save({"conv_1.sk.weight": torch.zeros(1)}, tmp_path / "w.pth")
     monkeypatch.setitem(sys.modules, package, None)
-    message = rf"networks other than compact and rrdb need {package}; run `pip install 'sr-shards\[arches\]'` or, in a"
+    message = rf"networks other than sr-shards' own need {package}; run `pip install 'sr-shards\[arches\]'` or, in a"
     with pytest.raises(UsageError, match=message):
         network_spec("span", 4)
     with pytest.raises(UsageError, match=rf"^{re.escape(str(tmp_path))}/w.pth: {message}"):

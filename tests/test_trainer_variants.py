@@ -22,6 +22,7 @@ from test_trainer_stream import reader_of as stream_reader
 from shardgen.shard.writer import ShardWriter
 from srshards import native
 from srshards.format import (
+    CODECS,
     MANIFEST_NAME,
     ShardRecord,
     dump_json,
@@ -182,7 +183,7 @@ def test_variants_and_symmetries_are_independent() -> None:
 # ---- batches
 
 
-@pytest.mark.parametrize("codec", ["npy", "png", "webp", "tlc"])
+@pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("times", [1, 4])
 def test_a_row_pairs_the_variant_of_its_epoch_with_the_hr_of_its_sample(
     folder_of: Callable[..., Path], codec: str, times: int

@@ -55,6 +55,9 @@ def main() -> None:
     except InstallError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        print(f"Error: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit("Interrupted; run the same command again to continue.")
 
@@ -71,6 +74,7 @@ def install(venv: Path, torch: str, has_gpu: bool, steps: list[list[str]]) -> No
         )
     stamp = venv / ".installed"
     before = stamp.read_text().strip() if stamp.exists() else ""
+    before = before if before in NEEDED_BYTES else ""
     build = torch if torch != "auto" else before or ("cuda" if has_gpu else "cpu")
     check_machine(venv, build)
     reason = "TORCH=" if torch != "auto" else "as before" if before else "an NVIDIA GPU" if has_gpu else "no NVIDIA GPU"
@@ -102,7 +106,10 @@ def check_machine(venv: Path, build: str) -> None:
             f"{sys.executable} cannot create virtual environments; on Debian or Ubuntu, run "
             f"`apt install python{version}-venv` as root, then the same command again"
         )
-    free, needed = shutil.disk_usage(venv.absolute().parent).free, NEEDED_BYTES[build]
+    folder = next(path for path in (venv.absolute(), *venv.absolute().parents) if path.exists())
+    if not folder.is_dir():
+        raise InstallError(f"{folder} is not a folder, so it cannot contain an environment; pass another one as VENV=")
+    free, needed = shutil.disk_usage(folder).free, NEEDED_BYTES[build]
     if not venv.exists() and free < needed:
         raise InstallError(
             f"{venv.absolute()} needs {needed / 1e9:.0f} GB for the installation, but only {free / 1e9:.1f} GB are "
@@ -148,7 +155,13 @@ def run(command: list[str], progress: "Progress") -> None:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     last: deque[str] = deque(maxlen=200)
     with subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",  # compilers and paths may not write what the locale says
     ) as process:
         for line in _lines(process):
             if line is not None:

@@ -10,7 +10,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import Files
 from mkdocs.structure.pages import Page
 
-_MARK = re.compile(r"^<!-- options: (\w+) -->$", re.MULTILINE)
+_MARK = re.compile(r"^<!-- options: (\w+) -->\n.*$", re.MULTILINE)  # with the line for readers of the source
 _OMITTED = {"--help", "--version"}
 
 

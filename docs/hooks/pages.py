@@ -26,7 +26,7 @@ _PAGES = {
 }
 # Code, in which nothing is a link, or a link: text, target and anchor.
 _LINK = re.compile(
-    r"(?P<code>^(?P<indent> *)```.*?^(?P=indent)```|(?<!`)`[^`]+`(?!`))"
+    r"(?P<code>^(?P<start>[ >]*(?:```+|~~~+)).*?^(?P=start)|(?<!`)(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))"
     r"|(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)",
     re.MULTILINE | re.DOTALL,
 )
@@ -66,6 +66,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     name = page.file.src_uri
     if name in ("index.md", "index.zh.md"):
         page.meta["hide"] = ["navigation", "toc"]
+    if name.startswith("decisions/") or name in SOURCES:
+        page.meta["search"] = {"boost": 0.2}  # background, below the pages for users
 
     def replaced(match: re.Match[str]) -> str:
         if match["code"] or ":" in match["target"]:

@@ -11,14 +11,21 @@ from shardgen.commands.types import Scale, SpaceSeparatedScales, complete_recipe
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
 from shardgen.generate.inputs import list_inputs
 from shardgen.planning.config import FITS, METHODS, Config
-from srshards.terminal.params import ADDRESS
+from srshards.terminal.params import ADDRESS, OneFolder
 from srshards.terminal.text import Choice
 
 
 @click.command(
     "generate", cls=SpaceSeparatedScales, short_help="Generate shards from photos; finished shards are kept."
 )
-@option("-i", "--input", type=ADDRESS, default=Path("OST"), help="Folder of photos in class folders; may be s3://...")
+@option(
+    "-i",
+    "--input",
+    cls=OneFolder,
+    type=ADDRESS,
+    default=Path("OST"),
+    help="Folder of photos in class folders; may be s3://...",
+)
 @option("-o", "--output", type=ADDRESS, default=Path("shards"), help="Folder for scale_2x, ...; may be s3://...")
 @click.option(
     "--val", type=ADDRESS, help="Folder of validation photos, instead of a fraction of the photos of --input."

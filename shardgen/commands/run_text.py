@@ -9,6 +9,7 @@ from shardgen.pairs.summary import PairSummary, describe_settings
 from shardgen.planning.config import Config
 from shardgen.planning.exclusion import Exclusion
 from shardgen.planning.sources import Listing, Source, printable, shown
+from shardgen.planning.validation import is_small, larger_fraction
 from srshards.format import scale_folder
 from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import plural
@@ -31,6 +32,18 @@ def photo_lines(p: Preparation) -> list[str]:
     return lines + (_exclusion_lines(inputs.excluded, noun) if inputs.excluded else [])
 
 
+def _validation_lines(p: Preparation) -> list[str]:
+    """Return a note if few of the photos are reserved for validation; a folder of `--val` is the user's choice."""
+    val = p.photos_of("val")
+    if p.inputs.val is not None or not is_small(p.photos_of("train"), val):
+        return []
+    note = (
+        f"Note    {plural(val, f'validation {p.config.noun}')}: results will depend on {'it' if val == 1 else 'them'}"
+    )
+    larger = larger_fraction(p.inputs.listing.photos, p.config)
+    return [f"{note}; --val-fraction {larger[0]} reserves {larger[1]:,}" if larger else note]
+
+
 def _left_out(listing: Listing[Source]) -> str:
     others = f", {plural(listing.num_ignored, 'other file')} ignored" if listing.num_ignored else ""
     links = listing.num_links_skipped
@@ -39,7 +52,7 @@ def _left_out(listing: Listing[Source]) -> str:
 
 def preparation_text(p: Preparation) -> str:
     """Return the plan: the inputs, the shards to build at each scale, what would be replaced, and the space needed."""
-    lines = photo_lines(p)
+    lines = [*photo_lines(p), *_validation_lines(p)]
     for inventory in p.inventories:
         scale, hr = inventory.scale, p.config.hr_size(inventory.scale)
         cropped = f" ({p.config.size} cropped to a multiple of {scale})" if hr != p.config.size else ""

@@ -96,7 +96,12 @@ _UNIFORM = Categorical({"sigma": 1.0}, "what is drawn uniformly: sigma, or its s
 _BLUR: dict[str, Setting] = {
     "kernel": Categorical(_KERNELS, "shape", tuple(_KERNELS)),
     "size": _SIZE,
-    "sigma": Uniform((0.2, 3.0), "standard deviation in px; drawn twice for an anisotropic kernel", 0.05, 25),
+    "sigma": Uniform(
+        (0.2, 3.0),
+        "standard deviation in px of the image at this step; drawn twice for an anisotropic kernel",
+        0.05,
+        25,
+    ),
     "beta_generalized": Uniform(
         (0.5, 4.0), "exponent of generalized Gaussians: 1 is Gaussian, above 1 is flatter", 0.1, 10
     ),

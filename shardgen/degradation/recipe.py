@@ -31,6 +31,10 @@ _TO_LR, _RESIZE = "to_lr", "resize"
 DrawnSteps = list[Parameters]  # the steps of one LR image: the name of each as `step`, and its parameters
 
 
+class UnknownStepError(Exception):
+    """A recorded step that this version does not have. The message names it and says what to do."""
+
+
 @dataclass(frozen=True)
 class StepNode:
     """A step; `values` are all of its settings."""
@@ -96,10 +100,16 @@ class Recipe:
 
 
 def degraded(hr: Pixels, drawn: Iterable[Mapping[str, Any]]) -> Pixels:
-    """Return LR: HR (H x W x 3 uint8) after all steps, computed in float32 and rounded once at the end."""
+    """Return LR: HR (H x W x 3 uint8) after all steps, computed in float32 and rounded once at the end.
+
+    UnknownStepError for a step that is not one of `STEPS`, as a later version may have recorded.
+    """
     image: Image = hr.astype(np.float32)
     for parameters in drawn:
-        image = STEPS[parameters["step"]].apply(image, {k: v for k, v in parameters.items() if k != "step"})
+        name = parameters["step"]
+        if name not in STEPS:
+            raise UnknownStepError(f"the step {name!r}, which this version does not know; update sr-shards")
+        image = STEPS[name].apply(image, {k: v for k, v in parameters.items() if k != "step"})
     return to_pixels(image)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shardgen.degradation.degrade import libraries, make_lrs
+from shardgen.degradation.recipe import UnknownStepError
 from shardgen.planning.sources import printable
 from srshards.errors import RunError, UsageError
 from srshards.format import Address
@@ -65,6 +66,8 @@ def rebuild(folder: Address, key: str) -> Iterator[Rebuilt]:
         hr = sample.image("hr")
         try:
             recomputed = make_lrs(hr, manifest.scale, described["method"], described.get("degradation"))
+        except UnknownStepError as error:
+            raise RunError(f"{sample.tar}: {key}.json records {error}") from error
         except Exception as error:  # a damaged record can raise anything
             if shortage(error):
                 raise

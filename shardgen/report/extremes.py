@@ -17,6 +17,10 @@ from shardgen.report.survey import Measured, Survey
 from shardgen.report.text import TIMES
 
 PER_LIST = 16
+_HASHES = (
+    "A hash describes the coarse structure of an image by 64 bits, whatever its size and compression; near-duplicates "
+    f"differ in at most {MAX_DISTANCE} of them."
+)
 
 
 @dataclass(frozen=True)
@@ -145,9 +149,9 @@ def _rankings(surveys: Sequence[Survey], samples: Sequence[Measured]) -> list[_R
         _Ranking(
             "aliased",
             "Most aliased",
-            "Detail too fine for LR, which appears as false patterns and jagged edges: by the part of LR that comes "
-            "from frequencies above its Nyquist limit, in grey levels (RMS). Shown is the worst part of LR, pixel by "
-            "pixel.",
+            "Detail too fine for LR, which appears in it as false patterns and jagged edges: by the part of LR that "
+            "comes from frequencies above its Nyquist limit, the finest detail that LR can hold, in grey levels (RMS). "
+            "Shown is the worst part of LR, pixel by pixel.",
             aliased,
             lambda m: (-(m.aliasing or 0.0),),
             lambda m: f"aliasing {m.aliasing:.1f} levels" + (f" at {m.scale}{TIMES}" if has_scales else ""),
@@ -179,7 +183,8 @@ def _alike_lists(
         groups = card_groups(across, cards, caption)
         explanation = (
             "Validation photos of which train has a near-duplicate or an overlapping part. A network has seen them, so "
-            "the figures of its validation are too good. Exclude one side, or pass other pictures as --val."
+            "the figures of its validation are too good. Exclude one side, or pass other pictures as --val. "
+            f"{_HASHES}"
         )
         lists.append(
             Extremes(
@@ -192,10 +197,10 @@ def _alike_lists(
         )
     groups = card_groups(within, cards, caption)
     after = "" if all(sample.is_excludable for sample in samples) else ", after those of --val"
+    hashes = "" if lists else f" {_HASHES}"  # explained once
     explanation = (
-        "Photos that look alike: their perceptual hashes differ in at most "
-        f"{MAX_DISTANCE} of 64 bits. The largest photo of a group is listed first{after}. Images that are more than "
-        f"{100 * MAX_COMPARED_FLATNESS:.0f}% flat are not compared."
+        f"Photos that look alike, by their hashes.{hashes} The largest photo of a group is listed first{after}. Images "
+        f"that are more than {100 * MAX_COMPARED_FLATNESS:.0f}% flat are not compared."
     )
     nothing = "None among the measured photos."
     lists.append(

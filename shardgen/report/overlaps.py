@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -21,6 +22,11 @@ _TOLERANCE_PX = 4.0  # between a matched feature and its position by the transfo
 _CELL_PX = 6  # features within a cell, e.g. of several sizes, count as one
 _MAX_ENLARGEMENT = 5.0
 _INDEX_WIDTH = np.uint16  # descriptors that agree in one of their 16 parts of 16 bits are compared
+# A part that more descriptors have says nothing: those of documents or stars are all alike. In photos, hardly any is so
+# common, unless half of them are equal, and these are near-duplicates.
+_MAX_COMMON_SHARE = 1 / (2 * _MAX_FEATURES)
+_MIN_COMMON = 64
+_BLOCK_PAIRS = 1 << 20  # compared at once, in about 150 MB
 
 
 @dataclass(frozen=True)
@@ -83,20 +89,30 @@ def _similar(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> tuple[NDArray
     """Return the indices of pairs of descriptors that differ in few bits, of those that agree in some part."""
     words = [np.ascontiguousarray(side).view(np.uint64) for side in (left, right)]
     parts = [np.ascontiguousarray(side).view(_INDEX_WIDTH) for side in (left, right)]
+    max_common = max(_MIN_COMMON, int(_MAX_COMMON_SHARE * len(right)))
     found = [np.empty(0, np.int64)]
     for number in range(parts[0].shape[1]):
         keys = np.ascontiguousarray(parts[0][:, number])
         order = np.argsort(parts[1][:, number], kind="stable")
         sorted_keys = parts[1][order, number]
         low, high = (np.searchsorted(sorted_keys, keys, side) for side in ("left", "right"))
-        counts = high - low
-        ours = np.repeat(np.arange(len(keys)), counts)
-        theirs = order[np.arange(len(ours)) - np.repeat(np.cumsum(counts) - counts - low, counts)]
-        distance = bit_counts(words[0][ours] ^ words[1][theirs]).sum(axis=1, dtype=np.int64)
-        near = distance <= _MAX_DIFFERING_BITS
-        found.append(ours[near] * len(right) + theirs[near])
+        counts = np.where(high - low <= max_common, high - low, 0)
+        for start, end in _blocks(counts):
+            size = counts[start:end]
+            ours = np.repeat(np.arange(start, end), size)
+            theirs = order[np.arange(len(ours)) - np.repeat(np.cumsum(size) - size - low[start:end], size)]
+            distance = bit_counts(words[0][ours] ^ words[1][theirs]).sum(axis=1, dtype=np.int64)
+            near = distance <= _MAX_DIFFERING_BITS
+            found.append(ours[near] * len(right) + theirs[near])
     unique = np.unique(np.concatenate(found))
     return unique // max(len(right), 1), unique % max(len(right), 1)
+
+
+def _blocks(counts: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield ranges of descriptors with about `_BLOCK_PAIRS` pairs each, `counts` of each descriptor."""
+    block = np.cumsum(counts) // _BLOCK_PAIRS
+    starts = np.flatnonzero(np.diff(block, prepend=-1))
+    yield from pairwise([*starts.tolist(), len(counts)])
 
 
 def _consistent(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> int:

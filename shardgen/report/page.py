@@ -26,6 +26,7 @@ from srshards.format import Address, Manifest
 from srshards.page.render import MAX_PAGE_BYTES, render
 from srshards.shards.stored_samples import open_manifest, scale_folders
 from srshards.storage.files import write_atomically, writing
+from srshards.storage.store import storage_of
 from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import plural
 
@@ -56,7 +57,7 @@ def write_report(folder: Address, output: Path, limit: int, display: Display) ->
     UsageError when there are no shards or no samples, RunError when the page cannot be written or no sample can be
     read.
     """
-    manifests = [open_manifest(path) for path in scale_folders(folder)]
+    manifests = [open_manifest(_with_name(path)) for path in scale_folders(folder)]
     contents = [contents_of(manifest) for manifest in manifests]  # first, to report errors before measuring
     with display(sum(num_to_measure(manifest, limit) for manifest in manifests)) as report:
         start = monotonic()
@@ -77,6 +78,11 @@ def write_report(folder: Address, output: Path, limit: int, display: Display) ->
         measuring_s,
         [damage for scale in surveys for damage in scale.damages],
     )
+
+
+def _with_name(folder: Address) -> Address:
+    """Return the folder by a path that has a parent, unlike `.` and `..`."""
+    return storage_of(folder).resolved(folder) if folder.name in ("", "..") else folder
 
 
 def _nothing_to_show(folder: Address, surveys: Sequence[Survey], contents: Sequence[Contents]) -> ReportedError:
@@ -114,7 +120,7 @@ def _page(folder: Address, manifests: Sequence[Manifest], sections: Sections) ->
         "sections": sections,
         "lists": found.lists,
         "remarks": [],
-        "rerun": rerun(manifests),
+        "rerun": rerun(manifests, run.excluded if isinstance(run, LastRun) else 0),
         "lines": photos.lines,
         "run": run,
         "run_plots": [stage_plot(run.stage_s)] if isinstance(run, LastRun) and run.stage_s else [],

@@ -9,6 +9,7 @@ from typing import Any
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
 from shardgen.planning.config import DEFAULT_VAL_FRACTION, Config, settings_of
 from srshards.format import Address, Manifest
+from srshards.terminal.text import plural
 
 _DEFAULTS = {field.name: field.default for field in fields(Config)} | {"val_fraction": DEFAULT_VAL_FRACTION}
 _VALUES = ("method", "variants", "sample", "codec", "icc", "shard_bytes", "val_fraction", "seed")  # of both commands
@@ -23,8 +24,11 @@ class Rerun:
     advice: str
 
 
-def rerun(manifests: Sequence[Manifest]) -> Rerun:
-    """Return the commands for the scales of a folder. Placeholders stand for the photos: manifests lack their paths."""
+def rerun(manifests: Sequence[Manifest], num_excluded: int) -> Rerun:
+    """Return the commands for the scales of a folder. Placeholders stand for the photos: manifests lack their paths.
+
+    `num_excluded` is the number of photos that `--exclude` left out of the last run.
+    """
     groups: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for manifest in manifests:
         settings = settings_of(manifest.raw)
@@ -36,10 +40,14 @@ def rerun(manifests: Sequence[Manifest]) -> Rerun:
     output = manifests[0].folder.parent
     commands = [_command(output, [scale for scale, _ in group], group[0][1], names) for group in groups.values()]
     replace = ", ".join(f"{name} by {what}" for name, what in names.items())
-    unknown = ""
-    if any(group[0][1]["pairs"] for group in groups.values()):
+    unknown, is_packed = "", any(group[0][1]["pairs"] for group in groups.values())
+    if is_packed:
         unknown = " The shards do not record --pattern, --meta-info and --skip-unpaired: add those that you passed."
-    return Rerun(commands, f"Replace {replace}.{unknown}")
+    excluded = ""
+    if num_excluded:
+        count = plural(num_excluded, "pair" if is_packed else "photo")
+        excluded = f" The last run left out {count} by --exclude: add its list to exclude.txt to keep them out."
+    return Rerun(commands, f"Replace {replace}.{unknown}{excluded}")
 
 
 def _command(output: Address, scales: Sequence[int], settings: Mapping[str, Any], names: dict[str, str]) -> str:

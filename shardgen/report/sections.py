@@ -158,7 +158,7 @@ def _lr_plots(survey: Survey) -> list[Plot]:
         what = "The baseline for a network: upsampled LR against HR, per sample."
         plots += [histogram("PSNR of up", what, "dB", psnrs, 0, 1), psnr_by_class(samples)]
     if aliased := [sample.aliasing for sample in samples if sample.aliasing is not None]:
-        what = "RMS of what LR has of frequencies above its Nyquist limit."
+        what = "Detail too fine for LR, which appears in it as false patterns: its RMS in LR."
         plots.append(histogram("Aliasing", what, "grey levels", aliased, 3, 1))
     return plots
 

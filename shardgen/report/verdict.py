@@ -1,15 +1,20 @@
-"""The verdict: what is remarkable about the shards, in a few words each. docs/reports.md lists the thresholds."""
+"""The verdict: what is remarkable about the shards, in a few words each.
+
+docs/reference/shard-report.md lists the thresholds.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from shardgen.planning.validation import is_small
 from shardgen.report.contents import Contents
 from shardgen.report.extremes import Found
 from shardgen.report.pairs import Pairs
 from shardgen.report.survey import Measured, Survey
 from shardgen.report.text import TIMES
+from srshards.format import SPLITS
 from srshards.terminal.text import plural
 
 FLAT_SHARE = 0.75  # of a photo's blocks
@@ -32,7 +37,12 @@ def verdict(
     contents: Sequence[Contents], surveys: Sequence[Survey], found: Found, pairs: Mapping[int, Pairs]
 ) -> list[Remark]:
     """Return what is remarkable, errors first; an empty list if nothing is. `pairs` are those of each scale."""
-    return [*_errors(contents, surveys, pairs), *_alike(found), *_unusual(contents, surveys, found)]
+    return [
+        *_errors(contents, surveys, pairs),
+        *_alike(found),
+        *_validation(contents, surveys),
+        *_unusual(contents, surveys, found),
+    ]
 
 
 def _errors(contents: Sequence[Contents], surveys: Sequence[Survey], pairs: Mapping[int, Pairs]) -> Iterator[Remark]:
@@ -54,13 +64,25 @@ def _errors(contents: Sequence[Contents], surveys: Sequence[Survey], pairs: Mapp
 def _alike(found: Found) -> Iterator[Remark]:
     if found.across:
         val = sum(member.split == "val" for group in found.across for member in group.members)
-        verb = "is" if val == 1 else "are"
-        yield Remark("across", f"{plural(val, 'val photo')} {verb} also in train, at least in part", True)
+        are_photos = "is also a training photo" if val == 1 else "are also training photos"
+        yield Remark("across", f"{plural(val, 'validation photo')} {are_photos}, at least in part", True)
     if len(found.within) == 1 and len(found.within[0].members) == 2:
         yield Remark("alike", "1 pair of near-duplicates")
     elif found.within:
         photos = sum(len(group.members) for group in found.within)
         yield Remark("alike", f"{photos:,} near-duplicates in {plural(len(found.within), 'group')}")
+
+
+def _validation(contents: Sequence[Contents], surveys: Sequence[Survey]) -> Iterator[Remark]:
+    """Yield a remark if few photos are reserved for validation; their number is known if all samples were measured."""
+    for one, survey in zip(contents, surveys, strict=True):
+        if len(survey.measured) == survey.num_samples and one.settings.get("val_fraction") is not None:
+            train, val = (
+                len({sample.photo for sample in survey.measured if sample.split == split}) for split in SPLITS
+            )
+            if is_small(train, val):
+                yield Remark("photos", f"only {plural(val, f'validation {one.noun}')}")
+                return
 
 
 def _unusual(contents: Sequence[Contents], surveys: Sequence[Survey], found: Found) -> Iterator[Remark]:
@@ -81,7 +103,11 @@ def _unusual(contents: Sequence[Contents], surveys: Sequence[Survey], found: Fou
         ("softest", "very soft", lambda one: one.sharpness < SOFT_BELOW),
         ("darkest", "very dark", lambda one: one.brightness < DARK_BELOW),
         ("brightest", "very bright", lambda one: one.brightness > BRIGHT_ABOVE),
-        ("aliased", "strongly aliased", lambda one: (one.aliasing or 0.0) > ALIASED_ABOVE_LEVELS),
+        (
+            "aliased",
+            "strongly aliased (false patterns in LR)",
+            lambda one: (one.aliasing or 0.0) > ALIASED_ABOVE_LEVELS,
+        ),
     ):
         if number := count(is_unusual):
             yield Remark(name, f"{plural(number, 'photo')} {tile}{text}")

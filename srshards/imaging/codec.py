@@ -12,7 +12,7 @@ from isal import isal_zlib
 from PIL import Image, UnidentifiedImageError
 
 from srshards.errors import RunError
-from srshards.format import MAX_SIZE_PX
+from srshards.format import CODECS, MAX_SIZE_PX
 from srshards.imaging import tlc
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.tlc_tables import MAGIC as TLC_MAGIC
@@ -23,7 +23,10 @@ _NPY_SHAPE = re.compile(rb"'shape': \(([0-9]{1,9}), ([0-9]{1,9}), 3\)")
 
 
 def encode(codec: str, pixels: Pixels) -> list[bytes | memoryview]:
-    """Encode H x W x 3 uint8 as consecutive pieces of a member's content; for `npy` without copying the pixels."""
+    """Encode H x W x 3 uint8 as consecutive pieces of a member's content; for `npy` without copying the pixels.
+
+    ValueError for a codec that is not one of `CODECS`.
+    """
     if codec == "npy":
         pixels = np.ascontiguousarray(pixels)
         return [npy_header(*pixels.shape[:2]), pixels.data.cast("B")]
@@ -31,10 +34,9 @@ def encode(codec: str, pixels: Pixels) -> list[bytes | memoryview]:
         return _encode_png(pixels)
     if codec == "tlc":
         return [tlc.encode(pixels)]
-    stream = io.BytesIO()
-    # The fastest lossless setting; the next one takes three times as long for 15 % smaller files.
-    Image.fromarray(pixels).save(stream, "WEBP", lossless=True, quality=0, method=0)
-    return [stream.getvalue()]
+    if codec == "webp":
+        return [_encode_webp(pixels)]
+    raise ValueError(f"expected codec {', '.join(CODECS)}, got {codec!r}")
 
 
 def decode(codec: str, data: bytes | memoryview) -> Pixels:
@@ -128,6 +130,13 @@ def _encode_png(pixels: Pixels) -> list[bytes | memoryview]:
         _png_chunk(b"IDAT", isal_zlib.compress(filtered, 1)),
         _png_chunk(b"IEND", b""),
     ]
+
+
+def _encode_webp(pixels: Pixels) -> bytes:
+    stream = io.BytesIO()
+    # The fastest lossless setting; the next one takes three times as long for 15 % smaller files.
+    Image.fromarray(pixels).save(stream, "WEBP", lossless=True, quality=0, method=0)
+    return stream.getvalue()
 
 
 def _png_chunk(kind: bytes, content: bytes) -> bytes:

@@ -28,6 +28,22 @@ class AddressParam(click.ParamType[Address]):
         return complete_file(incomplete)
 
 
+class OneFolder(click.Option):
+    """An option that names the one folder to read. Passed twice, it is refused: click would ignore the first folder."""
+
+    def __init__(self, *args: Any, default: Any = None, **kwargs: Any) -> None:
+        kwargs |= {"multiple": True, "default": () if default is None else (default,)}
+        super().__init__(*args, **kwargs)
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        values = super().process_value(ctx, value)
+        if len(values) > 1:
+            raise click.UsageError(
+                f"{' and '.join(f'{self.opts[-1]} {value}' for value in values)}: pass one of them", ctx
+            )
+        return values[0] if values else None
+
+
 class LocalPath(click.ParamType[Path]):
     """A local folder or file."""
 

@@ -41,7 +41,8 @@ def release_faults(root: Path) -> Iterator[str]:
     """Yield what keeps the current commit from being released: changes without a commit, a note or a new version."""
     if changed := _git(root, "status", "--porcelain"):
         yield f"uncommitted changes: {', '.join(line[3:] for line in changed.splitlines())}; commit or remove them"
-    if re.search(rf"^## {_UNRELEASED}\n\s*[^\s#]", (root / "CHANGELOG.md").read_text(), re.MULTILINE):
+    notes = (root / "CHANGELOG.md").read_text().partition(f"## {_UNRELEASED}\n")[2].partition("\n## ")[0]
+    if re.search(r"^(?!#|\s*$)", notes, re.MULTILINE):  # more than headings
         yield (
             f"CHANGELOG.md: `## {_UNRELEASED}` is not empty; move its notes to a section of the new version, and set "
             "the version in srshards/__init__.py and CITATION.cff"

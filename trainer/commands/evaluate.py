@@ -16,7 +16,7 @@ from srshards.format import Address
 from srshards.imaging.provenance import COMPARE_PAGE_WRITER
 from srshards.process.interrupt import loading
 from srshards.terminal.help import Command
-from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH, FileToWrite
+from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH, FileToWrite, OneFolder
 from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import Bar, Choice, fitted, say
 from trainer.commands.evaluation_output import SINGLE_NAME, EvaluatedNetwork, as_json, result_text
@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # these import PyTorch or the extra `report`
     required=True,
     help="model.pth or best.pth of a run, or other weights; repeat it to compare networks.",
 )
-@click.option("--shards", type=ADDRESS, help="Shard folder of one scale; its --split is evaluated.")
+@click.option("--shards", cls=OneFolder, type=ADDRESS, help="Shard folder of one scale; its --split is evaluated.")
 @click.option("--cache", type=PATH, help="Shard cache, as for training.")
 @click.option("--cache-bytes", type=BYTE_SIZE, help="Size limit of the cache.  [default: most of the free disk space]")
 @click.option("--split", type=Choice(("train", "val")), default="val", show_default=True, help="Split of --shards.")

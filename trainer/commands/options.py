@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import click
 
-from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
+from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH, OneFolder
 from srshards.terminal.text import Choice
 from trainer.catalogue import default_model
 from trainer.commands.types import AUGMENT, BEST, GAN, LOSS, METRIC_NAMES, MILESTONES, NAMED_SET, ModelName
@@ -46,7 +46,10 @@ def _only_one(context: click.Context, option: click.Parameter, terms: Sequence[L
 
 OPTIONS = [
     click.option(
-        "--shards", type=ADDRESS, help="Shard folder of one scale, e.g. shards/scale_4x or s3://bucket/shards/scale_4x."
+        "--shards",
+        cls=OneFolder,
+        type=ADDRESS,
+        help="Shard folder of one scale, e.g. shards/scale_4x or s3://bucket/shards/scale_4x.",
     ),
     click.option(
         "--preset",

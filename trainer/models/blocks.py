@@ -71,7 +71,7 @@ class NetworkSpec(ABC):
 class BuiltInSpec(NetworkSpec):
     """Spec of a network of this package. UsageError for an unsupported scale."""
 
-    architecture: str  # "compact" or "rrdb"
+    architecture: str  # a key of `Network.built_in`
     scale: int
     features: int  # channels between the layers
     depth: int  # compact: convolutions between the first and the last; rrdb: blocks

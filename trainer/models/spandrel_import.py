@@ -34,7 +34,7 @@ def load_spandrel() -> Any:
             return importlib.import_module("spandrel")
     except ModuleNotFoundError as error:
         missing = error.name or "spandrel"
-        raise UsageError(f"networks other than compact and rrdb need {missing}; {install_command(missing)}") from error
+        raise UsageError(f"networks other than sr-shards' own need {missing}; {install_command(missing)}") from error
 
 
 @contextmanager
