@@ -166,6 +166,12 @@ def test_help_shows_the_syntax_of_scales() -> None:
     )
 
 
+@pytest.mark.parametrize("command", ["upscale", "export"])
+def test_help_names_all_weights_that_a_command_takes(command: str) -> None:
+    text = " ".join(help_of(f"python -m trainer {command}").split())
+    assert "best.pth of a run, or other weights of a network from RGB to RGB." in text and "grey" not in text
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
+from srshards.imaging import contact_sheet
 from srshards.imaging.contact_sheet import GRID_TEXT, Row, grid, save_png
 
 Pixels = NDArray[np.uint8]
@@ -137,11 +138,29 @@ def test_cjk_font_is_used_for_chinese_names(monkeypatch: pytest.MonkeyPatch) -> 
         raise OSError("cannot open resource")
 
     monkeypatch.setattr(ImageFont, "truetype", truetype)
+    monkeypatch.setattr(contact_sheet, "_has_glyphs", lambda font, text: True)
     grid([Row([noise(20, 90)], "山/img1.jpg")], ["t"])
     assert requested[-1] == "wqy-zenhei.ttc" and "NotoSansCJK-Regular.ttc" in requested
     requested.clear()
     grid([Row([noise(20, 90)], "café … ğ")], ["t"])
     assert not requested, "Pillow's built-in font has Latin letters"
+
+
+def test_names_that_no_font_can_draw_are_omitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if there is a font for other scripts: it would draw equal boxes."""
+    original = ImageFont.truetype
+
+    def truetype(font: object, *args: object, **options: object) -> object:
+        if font == "DejaVuSans.ttf":
+            return ImageFont.load_default(14)  # Latin letters
+        if isinstance(font, str):
+            raise OSError("cannot open resource")
+        return original(font, *args, **options)
+
+    monkeypatch.setattr(ImageFont, "truetype", truetype)
+    drawn, nameless = (grid([Row([noise(20, 300)], "64 x 64 px", name)], ["t"]) for name in ("山水.jpg", ""))
+    assert np.array_equal(np.asarray(drawn), np.asarray(nameless))
+    assert "山水.jpg" in json.loads(drawn.info[GRID_TEXT])["rows"][0]["aside"]
 
 
 def test_missing_fonts_are_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterator
@@ -120,10 +121,60 @@ def test_tables_show_the_means_and_wins_of_each_set(shared: Page, written: tuple
             psnr_y, ssim_y, psnr, ssim = (values[name] for name in ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"))
             assert row == [version, f"{psnr_y:.2f} dB", f"{ssim_y:.4f}", f"{psnr:.2f} dB", f"{ssim:.4f}"]
         best = shared.get_by_role("region", name=f"Table: Means of {one['name']}").locator("strong").first
-        assert best.inner_text() == f"{max(one['mean'][name]['psnr_y'] for name in NAMES):.2f} dB"
+        assert best.inner_text() == f"{max(values['psnr_y'] for values in one['mean'].values()):.2f} dB"
         won = table(shared, f"Images of {one['name']} won")
-        assert won[1:] == [[name, *(str(of[name]) for of in one["wins"].values())] for name in NAMES]
+        assert won[1:] == [[name, *(str(of[name]) for of in one["wins"].values())] for name in VERSIONS[:-1]]
     assert shared.locator("dl.networks dt").all_text_contents() == list(NAMES)
+
+
+def test_the_page_begins_with_the_difference_to_bicubic(shared: Page, written: tuple[Path, Any]) -> None:
+    sentences = []
+    for one in written[1]["sets"]:
+        psnr = {name: values["psnr_y"] for name, values in one["mean"].items()}
+        best = max(NAMES, key=lambda name: psnr[name])
+        difference = psnr[best] - psnr["bicubic"]
+        side = "below" if difference < 0 else "above"
+        seen = ", a difference that cannot be seen" if abs(difference) < 0.1 else ""
+        text = f"{best}, the best of 3 networks, is {abs(difference):.2f} dB {side} bicubic in PSNR-Y on "
+        sentences.append(f"{text}{one['name']}{seen}.")
+    assert shared.locator(".verdict").inner_text() == " ".join(sentences)
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "expected"),
+    [
+        (
+            "psnr_y",
+            {"bicubic": 30, "a": 30.07},
+            "a is 0.07 dB above bicubic in PSNR-Y on s, a difference that cannot be seen.",
+        ),
+        (
+            "psnr_y",
+            {"bicubic": 30, "a": 29, "b": 28},
+            "a, the best of 2 networks, is 1.00 dB below bicubic in PSNR-Y on s.",
+        ),
+        ("ssim_y", {"bicubic": 0.8, "a": 0.9}, "a is 0.1000 above bicubic in SSIM-Y on s."),
+        (
+            "lpips",
+            {"bicubic": 0.4, "a": 0.3, "b": 0.2},
+            "b, the best of 2 networks, is 0.2000 below bicubic in LPIPS on s, of which lower values are better.",
+        ),
+        ("psnr_y", {"bicubic": 30, "a": math.inf}, ""),
+        ("niqe", {"bicubic": 5, "a": math.nan}, ""),
+    ],
+)
+def test_the_verdict_names_side_and_size_of_the_difference(
+    browser: Browser, tmp_path: Path, metric: str, values: dict[str, float], expected: str
+) -> None:
+    image = ImageResult("i", {name: {metric: value} for name, value in values.items()})
+    page = ComparePage([(name, name) for name in values if name != "bicubic"], 1)
+    page.begin(SetResult("s", "s", 2, [image]))
+    page.write(tmp_path / "c.html")
+    with opened(browser, tmp_path / "c.html", **WIDE) as shown_page:
+        assert shown_page.locator(".verdict").all_inner_texts() == ([expected] if expected else [])
+        best = min(values, key=values.__getitem__) if metric == "lpips" else max(values, key=values.__getitem__)
+        bold = shown_page.locator(".values tr", has=shown_page.locator("strong")).locator("th").all_inner_texts()
+        assert bold == ([] if metric == "niqe" else [best])
 
 
 def test_every_image_has_its_values(shared: Page, written: tuple[Path, Any]) -> None:
@@ -202,6 +253,22 @@ def test_versions_are_chosen_in_the_magnifier(shared: Page) -> None:
     shared.keyboard.press("Escape")
     choose(shared, scenes.nth(1), "right", "up")
     assert shown(scenes.nth(1)) == ["<a>", "up"]
+
+
+def test_the_magnifier_opens_at_the_largest_zoom_that_fits(browser: Browser, written: tuple[Path, Any]) -> None:
+    """Without scrolling: also if a larger one would fit but for the margin of the view."""
+    with opened(browser, written[0], viewport={"width": 1400, "height": 900}) as page:
+        magnify = page.locator(".scene", has_text="large.png").locator(".magnify")
+        view = page.locator("#magnifier .view")
+        magnify.click()
+        others_px = 900 - view.evaluate("view => view.clientHeight")
+        for height, zoom in ((3 * CROP_PX + 20, 2), (3 * CROP_PX + 50, 3)):
+            page.keyboard.press("Escape")
+            page.set_viewport_size({"width": 1400, "height": others_px + height})
+            magnify.click()
+            assert view.evaluate("view => [view.clientHeight, view.scrollHeight]") == [height, height]
+            assert view.locator(".stage").evaluate("stage => stage.clientWidth") == zoom * CROP_PX
+        page.set_viewport_size({"width": 1400, "height": 900})
 
 
 @DEVICES

@@ -122,11 +122,11 @@ def result(*values: tuple[float, float]) -> SetResult:
     return SetResult("s", "s", 2, [ImageResult("i", dict(zip(versions, image, strict=True))) for image in images])
 
 
-def test_wins_are_those_of_the_best_network_and_ties_count_for_none() -> None:
-    found = result((50, 0.0), (30, 0.3), (31, 0.2), (1, 1.0), (32, 0.1), (32, 0.2), (1, 1.0), (33, 0.1), (32, 0.1))
-    assert found.wins() == {"psnr_y": {"a": 1, "b": 1}, "lpips": {"a": 1, "b": 1}}
+def test_wins_are_those_of_the_best_version_and_ties_count_for_none() -> None:
+    found = result((50, 0.0), (30, 0.3), (31, 0.2), (1, 1.0), (32, 0.1), (32, 0.2), (1, 1.0), (32, 0.1), (33, 0.1))
+    assert found.wins() == {"psnr_y": {"bicubic": 1, "a": 0, "b": 1}, "lpips": {"bicubic": 1, "a": 1, "b": 0}}
     identical = result((1, 1), (math.inf, 0), (math.inf, 0), (1, 1), (math.inf, math.nan), (60, 0))
-    assert identical.wins() == {"psnr_y": {"a": 1, "b": 0}, "lpips": {"a": 0, "b": 0}}
+    assert identical.wins() == {"psnr_y": {"bicubic": 0, "a": 1, "b": 0}, "lpips": {"bicubic": 0, "a": 0, "b": 0}}
     assert best_of({"a": 0.2, "b": 0.1}, "lpips") == ["b"]
 
 
@@ -183,6 +183,7 @@ def test_several_networks_are_evaluated_as_each_alone(runs: Path, data: Path) ->
     """Also if some take LR and others upsampled LR."""
     sets = ("--shards", data / "shards/scale_2x", "--val", f"Photos={data / 'Set2'}")
     names = ("up", "a", "b")
+    versions = ("bicubic", *names)
     found = evaluate(*weights(runs, *names), *sets)
     assert [(one["name"], one["scale"]) for one in found["networks"]] == [("up", 1), ("a", 2), ("b", 2)]
     assert found["metrics"]["psnr_y"] == {"higher_is_better": True}
@@ -196,14 +197,14 @@ def test_several_networks_are_evaluated_as_each_alone(runs: Path, data: Path) ->
     for one in found["sets"]:
         assert len({image["image"] for image in one["images"]}) == len(one["images"]) > 1
         for metric in NAMES:
-            values = [[image["values"][name][metric] for name in names] for image in one["images"]]
-            best = [names[int(np.argmax(row))] for row in values if row.count(max(row)) == 1]
-            assert one["wins"][metric] == {name: best.count(name) for name in names}
-        for name in names:
+            values = [[image["values"][name][metric] for name in versions] for image in one["images"]]
+            best = [versions[int(np.argmax(row))] for row in values if row.count(max(row)) == 1]
+            assert one["wins"][metric] == {name: best.count(name) for name in versions}
+        for name in versions:
             row = [one["wins"][metric][name] for metric in NAMES]
             assert any(line.split() == [name, *map(str, row)] for line in table_of.splitlines())
     assert f"up: {runs}/up/best.pth (ultra_lite, 1x)\na: {runs}/a/best.pth (ultra_lite, 2x)\n" in table_of
-    assert "\nImages on which a network is better than all others:\n" in table_of
+    assert "\nImages on which bicubic or a network is better than all others:\n" in table_of
 
 
 def test_metrics_are_chosen_and_ordered(runs: Path, data: Path) -> None:
@@ -227,7 +228,7 @@ def test_perceptual_metrics_are_measured_with_the_others(
         assert list(light[version]) == ["lpips", "psnr_y", "niqe"]
         assert light[version]["niqe"] > 100 and dark[version]["niqe"] is None
         assert found["sets"][0]["mean"][version]["niqe"] == light[version]["niqe"]
-    better = min("ab", key=lambda name: light[name]["lpips"])
+    better = min(light, key=lambda name: light[name]["lpips"])
     assert found["sets"][0]["wins"]["lpips"][better] >= 1 and sum(found["sets"][0]["wins"]["niqe"].values()) <= 1
     tiled = evaluate(*args, "--tile", 64)
     for version in ("bicubic", "a"):
@@ -323,7 +324,8 @@ def test_metrics_that_cannot_be_measured_are_refused(
     runs: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     args = (*weights(runs, "a"), "--hr", data / "Set2", "--metrics")
-    assert "unknown metric 'psnr-y'; did you mean 'psnr_y'?" in refused(*args, "psnr-y")
+    assert "unknown metric 'psnr'; did you mean 'psnr_y' or 'psnr_rgb'?" in refused(*args, "psnr")
+    assert "unknown metric 'lpip'; did you mean 'lpips'?" in refused(*args, "lpip")
     assert "expected names of metrics, separated by commas, e.g. lpips,dists" in refused(*args, "psnr_y,")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     assert "pyiqa" in refused(*args, "psnr_y,lpips") or "alexnet" in refused(*args, "psnr_y,lpips")

@@ -212,6 +212,21 @@ def test_a_stacked_bar_shows_the_wall_clock_time_of_each_run(shared: Page, runs:
         assert row == [name, f"{total_s:.0f} s", *shares, f"{account['steps_share']:.2%}"]
 
 
+@pytest.mark.parametrize("width", [1400, 390])
+def test_the_name_of_a_run_is_above_its_bar(browser: Browser, tmp_path: Path, width: int) -> None:
+    """And the axis ends at 100%, although rounded shares may sum to less."""
+    account = {"event": "account", "step": 5, **dict.fromkeys(PHASE_NAMES, 1.0), "saving_s": 2.0, "steps_share": 0.9}
+    run = make_run(tmp_path / "first", [trained(5), validated(5), account])
+    with report_page(browser, tmp_path, run, viewport={"width": width, "height": 900}) as page:
+        drawing = plot(page, "Wall-clock time").locator(".drawing svg")
+        name = drawing.get_by_text("first").bounding_box()
+        bar = drawing.locator(".mark-rect path").first.bounding_box()
+        legend = drawing.locator(".role-legend").first.bounding_box()
+        assert name and bar and legend
+        assert legend["y"] + legend["height"] <= name["y"] and name["y"] + name["height"] <= bar["y"] + 1
+        expect(drawing.get_by_text("100%")).to_be_visible()
+
+
 def test_the_tooltip_shows_the_values_of_all_runs(shared: Page, runs: Path) -> None:
     drawing = plot(shared, "PSNR-Y").locator(".drawing svg")
     drawing.scroll_into_view_if_needed()
@@ -609,6 +624,24 @@ def test_the_verdict_compares_the_best_run(browser: Browser, tmp_path: Path) -> 
         text = verdict_of(page)
         start = "other reaches a PSNR-Y of 28.70 dB at step 400 of 400, 0.30 dB below bicubic (29.00 dB). "
         assert text.startswith(start) and "0.10% of the training time, which is little." in text
+
+
+@pytest.mark.parametrize(("psnr", "is_seen"), [(29.03, False), (28.91, False), (29.11, True), (28.89, True)])
+def test_the_verdict_says_that_a_small_gain_cannot_be_seen(
+    browser: Browser, tmp_path: Path, psnr: float, is_seen: bool
+) -> None:
+    with report_page(browser, tmp_path, make_run(tmp_path / "r", course([psnr]))) as page:
+        remark = "" if is_seen else ", a difference that cannot be seen"
+        assert f" bicubic (29.00 dB){remark}. " in verdict_of(page)
+
+
+@pytest.mark.parametrize("psnrs", [[29.03], [29.03, 29.04]])
+def test_the_axis_of_a_single_value_is_not_zoomed_to_it(browser: Browser, tmp_path: Path, psnrs: list[float]) -> None:
+    with report_page(browser, tmp_path, make_run(tmp_path / "r", course(psnrs))) as page:
+        for title in ("PSNR-Y", "PSNR-Y over training time"):
+            labels = plot(page, title).locator(".role-axis-label").last.locator("text").all_text_contents()
+            height = max(map(float, labels)) - min(map(float, labels))
+            assert 0.3 < height < 1 if len(psnrs) == 1 else height < 0.1, labels
 
 
 def test_the_verdict_counts_and_links_to_the_warnings(browser: Browser, tmp_path: Path) -> None:

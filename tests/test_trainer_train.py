@@ -192,6 +192,18 @@ def test_png_shards_train_with_advice_to_use_npy(photos: Path, tmp_path: Path) -
     assert result.err.count("shards with --codec tlc or npy train faster") == 1
 
 
+def test_a_short_run_of_the_default_length_is_noted(shards: Path, finished: FinishedRun, tmp_path: Path) -> None:
+    note = (
+        "Note     only {} steps: a network usually needs 1,000 or more to be clearly better than bicubic; pass --steps"
+    )
+    few = ("--batch-size", 39)  # all samples of an epoch
+    with_default = train(shards, tmp_path, *few)
+    assert with_default.err.count(note.format(15) + " 3000, or use more photos\n") == 1
+    weights = finished[0] / "best.pth"
+    for other in (("--steps", 1), ("--epochs", 1), ("--init", weights)):
+        assert "clearly better than bicubic" not in train(shards, tmp_path, *few, *other).err
+
+
 def test_a_missing_core_is_noted_where_it_would_help(
     photos: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

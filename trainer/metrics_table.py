@@ -27,6 +27,7 @@ class Metric:
         return value > best if self.higher_is_better else value < best
 
 
+VISIBLE_DB = 0.1  # smaller differences of PSNR cannot be seen
 SSIM_WINDOW_PX = 11  # also the limit for PSNR, which is measured together with SSIM
 _OWN = (
     Metric("psnr_rgb", "PSNR", "dB", 2, higher_is_better=True, needs_target=True, min_px=SSIM_WINDOW_PX),

@@ -25,6 +25,7 @@ _LAST_LATIN = 0x017F
 # most other scripts.
 _CJK_FONTS = ("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc", "PingFang.ttc", "msyh.ttc")
 _OTHER_FONTS = ("DejaVuSans.ttf", "Arial Unicode.ttf", "arial.ttf")
+_UNASSIGNED = "\U0010ffff"  # drawn by a font like each character that it lacks
 
 # Keyword of the PNG text chunk with the positions of the cells: see `save_png`.
 GRID_TEXT = "sr-grid"
@@ -104,11 +105,15 @@ def write_line(
 ) -> int:
     """Draw one line of text, shortened to at most `max_width_px`. Return its width in px.
 
+    Text with characters that no known font of the system has is omitted: all of them would be equal boxes.
+
     `at` (x, y) is the middle of its left edge ("lm"), of its right edge ("rm") or its top left corner ("la").
     """
     # File names may contain unprintable characters.
     text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
     font = _font(text, size_px)
+    if font is None:
+        return 0
     if max_width_px is not None and draw.textlength(text, font) > max_width_px:
         from_right = anchor == "rm"
         while text and draw.textlength(text + "…", font) > max_width_px:
@@ -118,12 +123,21 @@ def write_line(
     return round(draw.textlength(text, font))
 
 
-def _font(text: str, size_px: int) -> _Font:
-    if any(ord(char) > _LAST_LATIN and char != "…" for char in text):
-        wide = any(ord(char) >= 0x2E80 for char in text)  # East Asian scripts start here
-        for name in (_CJK_FONTS + _OTHER_FONTS) if wide else _OTHER_FONTS:
-            try:
-                return ImageFont.truetype(name, size_px)
-            except OSError:
-                continue
-    return ImageFont.load_default(size_px)
+def _font(text: str, size_px: int) -> _Font | None:
+    """Return a font that has all characters; None if there is none."""
+    if all(ord(char) <= _LAST_LATIN or char == "…" for char in text):
+        return ImageFont.load_default(size_px)
+    wide = any(ord(char) >= 0x2E80 for char in text)  # East Asian scripts start here
+    for name in (_CJK_FONTS + _OTHER_FONTS) if wide else _OTHER_FONTS:
+        try:
+            font = ImageFont.truetype(name, size_px)
+        except OSError:
+            continue
+        if _has_glyphs(font, text):
+            return font
+    return None
+
+
+def _has_glyphs(font: ImageFont.FreeTypeFont, text: str) -> bool:
+    missing = bytes(font.getmask(_UNASSIGNED))
+    return all(bytes(font.getmask(char)) != missing for char in set(text) if not char.isspace())

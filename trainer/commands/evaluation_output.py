@@ -27,7 +27,7 @@ class EvaluatedNetwork(NamedTuple):
 
 
 def result_text(networks: Sequence[EvaluatedNetwork], sets: Sequence[SetResult], metrics: Sequence[str]) -> str:
-    """Return the table of the means, grouped by set, and that of the images that each of several networks wins.
+    """Return the table of the means, grouped by set, and of several networks that of the images each version wins.
 
     The networks, and a single set of a single network, are named in the lines above.
     """
@@ -37,7 +37,7 @@ def result_text(networks: Sequence[EvaluatedNetwork], sets: Sequence[SetResult],
     parts = [_headline(networks, sets[0] if is_single else None), table(groups, metrics)]
     if len(networks) > 1:
         groups = [_wins_group(title, one.wins()) for title, one in zip(titles, sets, strict=True)]
-        parts += ["", "Images on which a network is better than all others:", table(groups, metrics)]
+        parts += ["", "Images on which bicubic or a network is better than all others:", table(groups, metrics)]
     return "\n".join(parts)
 
 
@@ -52,8 +52,8 @@ def _description(one: SetResult) -> str:
 
 
 def _wins_group(title: str, wins: Mapping[str, Mapping[str, int]]) -> Group:
-    networks = next(iter(wins.values()))
-    return Group(title, {name: [f"{counts[name]:,}" for counts in wins.values()] for name in networks})
+    versions = next(iter(wins.values()))
+    return Group(title, {name: [f"{counts[name]:,}" for counts in wins.values()] for name in versions})
 
 
 def as_json(networks: Sequence[EvaluatedNetwork], sets: Sequence[SetResult], metrics: Sequence[str]) -> dict[str, Any]:

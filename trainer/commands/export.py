@@ -14,7 +14,12 @@ _OUTPUT = FileToWrite("trainer export", "model.onnx")
 
 
 @click.command("export", cls=Command, short_help="Export a network to ONNX.")
-@click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN weights.")
+@click.option(
+    "--weights",
+    type=PATH,
+    required=True,
+    help="model.pth or best.pth of a run, or other weights of a network from RGB to RGB.",
+)
 @click.option(
     "-o",
     "--output",

@@ -81,7 +81,7 @@ def _parse_metrics(text: str) -> tuple[str, ...]:
         raise UsageError(f"{text!r}: expected names of metrics, separated by commas, e.g. lpips,dists")
     for name in names:
         if name not in METRICS:
-            near = did_you_mean(name, METRICS)
+            near = did_you_mean(name, METRICS, 2)
             raise UsageError(f"unknown metric {name!r}; {near or 'pass some of ' + ', '.join(METRICS)}")
     return names
 

@@ -14,7 +14,12 @@ from trainer.commands.types import Tile
 
 @click.command("upscale", cls=Command, short_help="Upscale photos.")
 @click.argument("photos", type=PATH, nargs=-1, required=True)
-@click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN weights.")
+@click.option(
+    "--weights",
+    type=PATH,
+    required=True,
+    help="model.pth or best.pth of a run, or other weights of a network from RGB to RGB.",
+)
 @click.option(
     "-o", "--output", type=PATH, required=True, help="Folder for NAME_4x.png, or the output file of a single photo."
 )
@@ -39,7 +44,7 @@ def upscale_command(
     device: str,
     compare: bool,
 ) -> None:
-    """Upscale PHOTOS: files or folders. Transparency and greyscale are preserved. An existing file is replaced only
+    """Upscale PHOTOS: files or folders. Transparency and grayscale are preserved. An existing file is replaced only
     if this command wrote it.
 
     \b

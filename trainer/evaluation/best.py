@@ -40,7 +40,7 @@ def parse_best(text: str) -> BestBy:
     """Parse `METRIC` or `METRIC@SET`. UsageError for an unknown metric, or for no set after the `@`."""
     metric, separator, name = text.partition("@")
     if metric not in METRICS:
-        hint = did_you_mean(metric, METRICS) or f"expected one of {', '.join(METRICS)}"
+        hint = did_you_mean(metric, METRICS, 2) or f"expected one of {', '.join(METRICS)}"
         raise UsageError(f"unknown metric {metric!r}; {hint}")
     if separator and not name:
         raise UsageError(f"{text!r} has no set after the @; expected e.g. {metric}@{MAIN_SET}")

@@ -1,4 +1,4 @@
-"""Values of metrics per image, their means, and which network is the best on how many images. Without PyTorch."""
+"""Values of metrics per image, their means, and which version is the best on how many images. Without PyTorch."""
 
 import math
 from collections.abc import Mapping
@@ -41,17 +41,15 @@ class SetResult:
         return {version: mean_scores(names, score_sums(values, len(names))) for version, values in rows.items()}
 
     def wins(self) -> dict[str, dict[str, int]]:
-        """Return by metric and network on how many images the network is better than all others.
+        """Return by metric and version, bicubic or a network, on how many images it is better than all others.
 
-        Images whose best value several networks share count for none of them. Bicubic does not take part: an image on
-        which it is the best still has a best network.
+        Images whose best value several versions share count for none of them.
         """
         first = self.images[0].versions
-        networks = [version for version in first if version != BICUBIC]
-        wins = {metric: dict.fromkeys(networks, 0) for metric in first[networks[0]]}
+        wins = {metric: dict.fromkeys(first, 0) for metric in first[BICUBIC]}
         for one in self.images:
             for metric, counts in wins.items():
-                best = best_of({network: one.versions[network][metric] for network in networks}, metric)
+                best = best_of({version: values[metric] for version, values in one.versions.items()}, metric)
                 if len(best) == 1:
                     counts[best[0]] += 1
         return wins

@@ -135,12 +135,12 @@ def check_writable(path: Path, height: int, width: int, has_alpha: bool) -> None
 def write_photo(path: Path, photo: DecodedPhoto) -> None:
     """Write PNG, JPEG (quality 95, 4:4:4) or lossless WebP by the path's extension, PNG by default. Atomic.
 
-    Greyscale and alpha are kept, and the ICC profile if it matches the written colour space. UsageError as
+    Grayscale and alpha are kept, and the ICC profile if it matches the written colour space. UsageError as
     in `check_writable`; RunError if writing fails.
     """
     check_writable(path, photo.rgb.shape[0], photo.rgb.shape[1], photo.alpha is not None)
     image_format = _format(path)
-    grey = photo.is_grey and image_format != "WEBP"  # WebP has no greyscale
+    grey = photo.is_grey and image_format != "WEBP"  # WebP has no grayscale
     colours = photo.rgb[:, :, :1] if grey else photo.rgb
     pixels = colours if photo.alpha is None else np.dstack([colours, photo.alpha])
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)

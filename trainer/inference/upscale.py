@@ -1,4 +1,4 @@
-"""Upscale photo files with a network, including transparency, greyscale and comparison images.
+"""Upscale photo files with a network, including transparency, grayscale and comparison images.
 
 While the network computes, a thread reads the next photo and another one writes the last result.
 """

@@ -17,6 +17,7 @@ STEPS = alt.Axis(
     labelSeparation=8,
 )
 _WIDTHS = (3.5, 1.25)  # of the lines of a run, if there are two
+_SINGLE_SPAN_DB, _SINGLE_SPAN = 0.5, 0.05  # least height of the axis of single values; the latter as their share
 _MAX_MARKED = 40  # a line with at most this many points also shows them as markers
 _BASELINE_DASHES = ([2, 3], [7, 3], [1, 5])
 _DRAWN = "datum.step >= first && indexof(hidden, datum.run) < 0"
@@ -128,6 +129,16 @@ def layered(layers: Sequence[alt.Chart]) -> alt.LayerChart:
     chart: alt.LayerChart = alt.layer(*layers).properties(height=250).add_params(first, hidden)
     chart = chart.resolve_scale(strokeDash="independent")  # those of the runs and of the baselines
     return chart
+
+
+def scale_of_single(values: Sequence[float], unit: str) -> alt.Scale:
+    """Return the scale of values of which each run has one at most: their differences alone would fill its height."""
+    low, high = min(values), max(values)
+    span = _SINGLE_SPAN_DB if unit == "dB" else _SINGLE_SPAN * max(abs(low), abs(high))
+    margin = (span - (high - low)) / 2
+    if margin <= 0:
+        return alt.Scale(zero=False)
+    return alt.Scale(zero=False, domain=[low - margin, high + margin], nice=True)
 
 
 def range_text(first: int, last: int) -> str:

@@ -1,5 +1,6 @@
 """Write the HTML page of `evaluate --compare-page`: tables of metrics, and the networks' outputs to compare."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -17,7 +18,7 @@ from srshards.terminal.text import plural
 from trainer.evaluation.names import BICUBIC, HR
 from trainer.evaluation.results import SetResult, best_of, value_text
 from trainer.evaluation.scores import Scores
-from trainer.metrics_table import METRICS
+from trainer.metrics_table import METRICS, VISIBLE_DB
 from trainer.report.crops import CROP_PX, Crop, Crops, compared_versions
 from trainer.report.names import part_in_words, sample_in_words, shortened, unbroken
 
@@ -27,7 +28,7 @@ _SPARE_BYTES = 1_000  # for what the page states about omitted images
 
 
 class Cell(NamedTuple):
-    """A formatted value, and whether it is the best of several networks."""
+    """A formatted value, and whether it is the best of all versions."""
 
     text: str
     is_best: bool = False
@@ -125,6 +126,7 @@ class ComparePage:
             "compare.html",
             writer=COMPARE_PAGE_WRITER,
             networks=[(unbroken(name, self._short[name]), description) for name, description in self._networks],
+            verdicts=[sentence for result, _ in self._sets if (sentence := _verdict(result, self._short))],
             sections=sections,
             versions=[self._short[version] for version in versions],
             shown=compared[:2],
@@ -141,24 +143,44 @@ def _section(result: SetResult, short: Mapping[str, str]) -> Section:
     return Section(result.name, about, means, _wins_table(result, short), [])
 
 
-def _wins_table(result: SetResult, short: Mapping[str, str]) -> Table | None:
-    """Return on how many images each of several networks is the best; None for a single network."""
-    wins = result.wins()
-    networks = list(next(iter(wins.values())))
-    if len(networks) == 1:
+def _verdict(result: SetResult, short: Mapping[str, str]) -> Markup | None:
+    """Return a sentence on the difference between the best network and bicubic; None if it is not defined."""
+    means = result.means()
+    bicubic = means.pop(BICUBIC)
+    metric = METRICS["psnr_y" if "psnr_y" in bicubic else next(iter(bicubic))]
+    best = best_of({name: values[metric.name] for name, values in means.items()}, metric.name)
+    difference = means[best[0]][metric.name] - bicubic[metric.name] if best else math.nan
+    if not math.isfinite(difference):
         return None
-    rows = [(unbroken(name, short[name]), [Cell(f"{counts[name]:,}") for counts in wins.values()]) for name in networks]
+    of_several = f", the best of {len(means)} networks," if len(means) > 1 else ""
+    remark = "" if metric.higher_is_better else ", of which lower values are better"
+    if metric.unit == "dB" and abs(difference) < VISIBLE_DB:
+        remark = ", a difference that cannot be seen"
+    return Markup("<strong>{}</strong>{} is <strong>{} {} bicubic</strong> in {} on {}{}.").format(
+        unbroken(best[0], short[best[0]]),
+        of_several,
+        metric.formatted(abs(difference)),
+        "below" if difference < 0 else "above",
+        metric.label,
+        result.name,
+        remark,
+    )
+
+
+def _wins_table(result: SetResult, short: Mapping[str, str]) -> Table | None:
+    """Return on how many images bicubic and each of several networks are the best; None for a single network."""
+    wins = result.wins()
+    versions = list(next(iter(wins.values())))
+    if len(versions) == 2:
+        return None
+    rows = [(unbroken(name, short[name]), [Cell(f"{counts[name]:,}") for counts in wins.values()]) for name in versions]
     return Table(f"Images of {result.name} won", [METRICS[metric].label for metric in wins], rows)
 
 
 def _values_table(label: str, versions: Mapping[str, Scores], short: Mapping[str, str]) -> Table:
-    """Return a row of values per version. The best of several networks are marked."""
-    networks = [version for version in versions if version != BICUBIC]
-    metrics = list(versions[networks[0]])
-    best = {
-        metric: best_of({name: versions[name][metric] for name in networks}, metric) if len(networks) > 1 else []
-        for metric in metrics
-    }
+    """Return a row of values per version. The best ones are marked."""
+    metrics = list(versions[BICUBIC])
+    best = {metric: best_of({name: values[metric] for name, values in versions.items()}, metric) for metric in metrics}
     rows = [
         (
             unbroken(name, short[name]),

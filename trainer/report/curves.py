@@ -18,6 +18,7 @@ from trainer.report.charts import (
     layered,
     line_layers,
     range_text,
+    scale_of_single,
 )
 from trainer.report.quantities import PSNR, Quantity, quantities, quantities_of_sets
 from trainer.report.runs import Run
@@ -58,7 +59,10 @@ def _over_steps(quantity: Quantity, runs: Sequence[Run]) -> Plot | None:
     thinned = any(p.num > 1 for *_, p in drawn)
     means = [p.mean for *_, p in drawn]
     log = quantity.log and min(p.low for *_, p in drawn) > 0 and max(means) > _LOG_FROM * min(means)
+    baselines = _baselines(quantity, runs)
     scale = alt.Scale(type="log") if log else alt.Scale(zero=quantity.from_zero)
+    if not log and not quantity.from_zero and len({(number, name) for number, name, _ in drawn}) == len(drawn):
+        scale = scale_of_single([*means, *(line["y"] for line in baselines)], quantity.unit)
     axis = alt.Axis(format=quantity.axis) if quantity.axis else alt.Axis()
     y = alt.Y("y:Q", title=quantity.unit + (", logarithmic" if log else ""), scale=scale, axis=axis)
     # That of the runs in all plots, also of what begins late or ends early; `first` is set by the page's controls.
@@ -67,7 +71,6 @@ def _over_steps(quantity: Quantity, runs: Sequence[Run]) -> Plot | None:
     x = alt.X("x:Q", title="step", axis=STEPS, scale=x_scale)
     table = _rows(quantity, curves)
     columns = ["Step", *(run.name + (f", {name}" if quantity.lines else "") for run in runs for name in names)]
-    baselines = _baselines(quantity, runs)
     nearest, hover = hover_layers(["Step", *(run.short for run in runs)], table, last_step)
     of_runs = line_layers(lines, len(runs), x, y, thinned, lines_of_run=quantity.lines)
     layers = [*baseline_layers(baselines), *of_runs, *hover]
@@ -172,9 +175,11 @@ def _over_time(runs: Sequence[Run]) -> Plot | None:
         alt.Tooltip(f"{field}:N", title=title)
         for field, title in zip(("label", "t", "time", "text"), columns, strict=True)
     ]
-    x = alt.X("x:Q", title=f"training time ({unit})", scale=alt.Scale(nice=False))
-    y = alt.Y("y:Q", title="dB", scale=alt.Scale(zero=False))
     baselines = _baselines(PSNR, runs)
+    is_single = len({number for number, *_ in found}) == len(found)
+    x = alt.X("x:Q", title=f"training time ({unit})", scale=alt.Scale(nice=False, zero=is_single))
+    psnrs = [*(psnr.mean for _, psnr, _ in found), *(line["y"] for line in baselines)]
+    y = alt.Y("y:Q", title="dB", scale=scale_of_single(psnrs, "dB") if is_single else alt.Scale(zero=False))
     layers = [*baseline_layers(baselines), *line_layers(values, len(runs), x, y, False, *tooltip)]
     description = "Training time on each run's machine, excluding validation and saving."
     datasets = {LINES: values, BASELINES: baselines}

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from srshards.terminal.text import plural
+from trainer.metrics_table import VISIBLE_DB
 from trainer.report.journal_summary import JournalSummary, Validated
 from trainer.report.runs import Run, same_bicubic
 
@@ -78,6 +79,8 @@ def _result(run: Run, metrics: Validated, runs: Sequence[Run]) -> Markup:
         text += Markup(", <strong>{:.2f} dB {} bicubic</strong> ({:.2f} dB)").format(
             abs(metrics.gain), side, metrics.bicubic_psnr_y
         )
+        if abs(metrics.gain) < VISIBLE_DB:
+            text += Markup(", a difference that cannot be seen")
     follower = runs[1] if len(runs) > 1 else None
     if follower and follower.summary.best and same_bicubic(runs):
         text += Markup("; {} follows with {:.2f} dB").format(follower.name, follower.summary.best.psnr_y)

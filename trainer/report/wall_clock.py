@@ -15,7 +15,7 @@ _SHARES = "shares"  # name of the chart's dataset
 _COLOURS = [*SERIES_COLOURS[: len(PHASE_NAMES) - 1], SERIES_COLOURS[-1]]  # grey for the rest
 _TOOLTIP = {"label": "Run", "phase": "Time for", "text": "Share", "time": "Duration"}
 _DESCRIPTION = "From the start of the command on, including the time before a run was resumed."
-_ROW_PX, _AXES_PX = 48, 80  # a row has the name of a run above its bar
+_ROW_PX, _AXES_PX = 48, 104  # a row has the name of a run above its bar; the axes include three lines of legend
 
 
 def wall_clock(runs: Sequence[Run]) -> Plot | None:
@@ -43,7 +43,7 @@ def wall_clock(runs: Sequence[Run]) -> Plot | None:
             "share:Q",
             title="share of the wall-clock time",
             axis=alt.Axis(format="%", tickCount=5),
-            scale=alt.Scale(nice=False),
+            scale=alt.Scale(domain=[0, 1], clamp=True),  # the sum of rounded shares is not exactly 1
         ),
         y=middle,
         color=alt.Color(

@@ -22,6 +22,9 @@ from trainer.training.network import patch_step
 from trainer.training.plan import Plan
 from trainer.training.step_mode import StepMode
 
+_FEW_STEPS = 500  # PSNR may be below that of bicubic in the first few hundred
+_SUGGESTED_STEPS = 3000
+
 
 def describe(plan: Plan) -> str:
     """Return one line each on data, network, weights, device, ranks, steps, losses and validations, and the notes."""
@@ -42,6 +45,18 @@ def memory_advice(plan: Plan) -> str:
     step = patch_step(plan.spec, config, plan.folder)
     patch = max(step, plan.patch_size // 2 // step * step)
     return f"try --patch-size {patch}, or a smaller --model"
+
+
+def few_steps(plan: Plan) -> list[str]:
+    """Return a note if the default number of epochs gives a network that starts from scratch too few steps."""
+    config = plan.config
+    is_default = config.steps is None and config.epochs == TrainConfig.epochs
+    if not is_default or config.init is not None or plan.total_steps >= _FEW_STEPS:
+        return []
+    return [
+        f"Note     only {plural(plan.total_steps, 'step')}: a network usually needs 1,000 or more to be clearly better "
+        f"than bicubic; pass --steps {_SUGGESTED_STEPS}, or use more photos"
+    ]
 
 
 def _data(folder: Shards) -> str:

@@ -31,7 +31,7 @@ from trainer.runs.folder import RunFolder
 from trainer.training.account import Account
 from trainer.training.adversary import Adversary, AdversarySettings
 from trainer.training.config import SCHEDULE_FREE
-from trainer.training.describe import describe, memory_advice
+from trainer.training.describe import describe, few_steps, memory_advice
 from trainer.training.device import describe_device, limit_threads, make_current
 from trainer.training.device_queue import DeviceQueue
 from trainer.training.learner import Learner, StepSettings
@@ -177,7 +177,8 @@ def _record(
 ) -> Iterator[Record]:
     """Print the plan with further notes, write it, then open the run's record."""
     resumed = f", resumed at step {progress.step:,}" if progress.step else ""
-    say("\n".join([describe(plan), *notes, f"Run      {run.home}{resumed}"]))
+    advice = [] if progress.step else few_steps(plan)
+    say("\n".join([describe(plan), *advice, *notes, f"Run      {run.home}{resumed}"]))
     if plan.rank_info.job is not None:
         run.write_job(plan.rank_info.job)
     run.write_config(plan.config.as_yaml())

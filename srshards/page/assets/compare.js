@@ -104,10 +104,13 @@
     dialog.querySelector("div.facts").replaceChildren(...(facts ? [facts] : []));
     if (!dialog.open) dialog.showModal();
     const size = ["--width", "--height"].map((name) => Number(figure.style.getPropertyValue(name)) / window.devicePixelRatio);
-    const fitting = ZOOMS.filter((one) => size[0] * one <= view.clientWidth && size[1] * one <= view.clientHeight);
-    scale(Math.max(fitting.at(-1) ?? 1, 1), false);
+    figure.dispatchEvent(new Event("magnified")); // may add to the tools, and so reduce the view
+    const { paddingLeft, paddingRight, paddingTop, paddingBottom } = getComputedStyle(view);
+    const width = view.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight);
+    const height = view.clientHeight - parseFloat(paddingTop) - parseFloat(paddingBottom);
+    const fitting = ZOOMS.filter((one) => size[0] * one <= width && size[1] * one <= height);
+    scale(fitting.at(-1) ?? 1, false);
     wire(stage, false);
-    figure.dispatchEvent(new Event("magnified"));
   }
 
   function step(by) {
