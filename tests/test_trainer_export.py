@@ -25,7 +25,8 @@ NARROW = [COMPACT, BuiltInSpec("rrdb", 3, 8, 1, 4), BuiltInSpec("rrdb", 1, 8, 1,
 
 
 def test_every_architecture_of_this_package_is_tested() -> None:
-    assert {spec.architecture for spec in NARROW} == Network.built_in.keys(), "add a small one to NARROW"
+    built_in = {name for name, network in Network.built_in.items() if network.__module__.startswith("trainer.")}
+    assert {spec.architecture for spec in NARROW} == built_in, "add a small one to NARROW"
 
 
 def weights_of(network: Network, folder: Path) -> Path:

@@ -29,7 +29,8 @@ def narrow(kind: str, scale: int) -> BuiltInSpec:
 
 
 def test_every_architecture_of_this_package_is_tested() -> None:
-    assert {spec.architecture for spec in NARROW.values()} == Network.built_in.keys(), "add a small one to NARROW"
+    built_in = {name for name, network in Network.built_in.items() if network.__module__.startswith("trainer.")}
+    assert {spec.architecture for spec in NARROW.values()} == built_in, "add a small one to NARROW"
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
