@@ -70,6 +70,7 @@ PLACEHOLDERS = {
     "W": "runs/lite-4x/best.pth",
     "W2.pth": "runs/two/best.pth",
     "PHOTO": "photo.jpg",
+    "old": "photo.jpg",
     "OUT": "enlarged",
     "FOLDER": "shards",
     "DIR": "shards/scale_4x",

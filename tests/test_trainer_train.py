@@ -204,10 +204,16 @@ def test_a_short_run_of_the_default_length_is_noted(shards: Path, finished: Fini
         assert "clearly better than bicubic" not in train(shards, tmp_path, *few, *other).err
 
 
+def test_a_network_below_bicubic_is_noted(shards: Path, tmp_path: Path) -> None:
+    note = "Note: the network is below bicubic; a new run with more --steps usually helps."
+    assert note in train(shards, tmp_path / "short", "--steps", 1).out
+    assert note not in train(shards, tmp_path / "adversarial", "--steps", 1, "--gan", "vanilla:0.1").out
+
+
 def test_a_missing_core_is_noted_where_it_would_help(
     photos: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    note = "Note     the compiled core of srshards is missing, so batches are read by slower code; install a wheel, "
+    note = "Note     the compiled core of srshards is missing, so batches are read by slower code; with a C compiler, "
     assert note not in train(shards, tmp_path / "with", "--steps", 1).err
     monkeypatch.setattr(native, "_core", None)
     assert train(shards, tmp_path / "without", "--steps", 1).err.count(note) == 1

@@ -127,6 +127,12 @@ def _means_table(result: ValidationResult) -> str:
     return table(groups, metrics)
 
 
+def _is_below_bicubic(result: ValidationResult) -> bool:
+    """Return whether the network has a lower PSNR-Y than bicubic on the first set."""
+    first = next(iter(result.sets.values()))
+    return first.network["psnr_y"] < first.bicubic["psnr_y"]
+
+
 def _summary(result: TrainingResult) -> str:
     """Return the closing table, the throughput and the list of written files."""
     progress, run = result.progress, result.run
@@ -153,6 +159,8 @@ def _summary(result: TrainingResult) -> str:
     present = {*list_files(run.home), *(f"{name}/" for name in list_folders(run.home))}
     if run.discriminator.name in present:
         outputs[run.discriminator.name] = "final weights of the discriminator, for --discriminator-init"
+    elif result.last and _is_below_bicubic(result.last) and not result.was_finished:
+        lines.append("Note: the network is below bicubic; a new run with more --steps usually helps.")
     for name, content in outputs.items():  # those of a run that had finished earlier may have been deleted
         line = f"{run.home}/{name}  {content}"
         lines.append(line if name in present else f"{run.home}/{name} is missing ({content})")

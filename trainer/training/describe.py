@@ -207,8 +207,8 @@ def _notes(plan: Plan) -> Iterator[str]:
         yield f"Note     {folder.codec} images are decoded {how_often}; shards with --codec tlc or npy train faster"
     if folder.codec in CROP_CODECS and not (config.resident or native.is_available()):
         yield (
-            "Note     the compiled core of srshards is missing, so batches are read by slower code; install a wheel, "
-            "or install again where there is a C compiler"
+            "Note     the compiled core of srshards is missing, so batches are read by slower code; with a C "
+            "compiler, `pip install .` in a clone of the project builds it"
         )
     if folder.cached:
         yield f"Cache    {_cache(folder.cached)}"
