@@ -104,6 +104,15 @@ def targets(text: str, page: list[Section], folder: Path = ROOT) -> list[str]:
     return sorted(mark + anchors.get(target, others.get(target, target)) for mark, target in found)
 
 
+def assert_tables_are_equal(original: Section, translation: Section) -> None:
+    assert [len(table) for table in original.tables] == [len(table) for table in translation.tables]
+    for row, other in zip(original.rows, translation.rows, strict=True):
+        assert row.count("|") == other.count("|"), (row, other)
+        assert codes(row) == codes(other), (row, other)
+        assert numbers(row) == numbers(other), (row, other)
+        assert row.count("**") == other.count("**"), (row, other)
+
+
 def test_heading_levels_are_equal() -> None:
     assert [section.level for section in ENGLISH] == [section.level for section in CHINESE]
 
@@ -119,12 +128,7 @@ def test_code_links_tables_and_figures_are_equal(english: Section, chinese: Sect
     assert codes(prose) == codes(other_prose)
     assert numbers(prose) == numbers(other_prose)
     assert targets(english.text, ENGLISH) == targets(chinese.text, CHINESE)
-    assert [len(table) for table in english.tables] == [len(table) for table in chinese.tables]
-    for row, other in zip(english.rows, chinese.rows, strict=True):
-        assert row.count("|") == other.count("|"), (row, other)
-        assert codes(row) == codes(other), (row, other)
-        assert numbers(row) == numbers(other), (row, other)
-        assert row.count("**") == other.count("**"), (row, other)
+    assert_tables_are_equal(english, chinese)
 
 
 def test_readmes_link_to_each_other_at_the_top() -> None:

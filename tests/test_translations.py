@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from docs_commands import slug
-from test_readmes import Section, codes, numbers, sections, targets, without_code, without_comments
+from test_readmes import assert_tables_are_equal, codes, numbers, sections, targets, without_code, without_comments
 from test_readmes import test_chinese_typography as check_typography
 
 ROOT = Path(__file__).parent.parent
@@ -44,15 +44,6 @@ def test_code_figures_tables_and_links_are_equal(page: str) -> None:
         )
         assert links == others, translation.heading
         assert_tables_are_equal(original, translation)
-
-
-def assert_tables_are_equal(original: Section, translation: Section) -> None:
-    assert [len(table) for table in original.tables] == [len(table) for table in translation.tables]
-    for row, other in zip(original.rows, translation.rows, strict=True):
-        assert row.count("|") == other.count("|"), (row, other)
-        assert codes(row) == codes(other), (row, other)
-        assert numbers(row) == numbers(other), (row, other)
-        assert row.count("**") == other.count("**"), (row, other)
 
 
 @pytest.mark.parametrize("page", ["README.zh-CN.md", *CHINESE])

@@ -106,20 +106,20 @@ class CardGroup:
 def card_groups(groups: Sequence[Alike], cards: Cards, reasons: Callable[[Measured], str]) -> list[CardGroup]:
     """Return cards of the first groups, as many as fit into the page. `reasons` is what else is unusual of a photo."""
     made: list[CardGroup] = []
-    room = _MAX_GROUPS_BYTES
+    bytes_left = _MAX_GROUPS_BYTES
 
     def caption(sample: Measured) -> str:
         part = f"{sample.box[2]} {TIMES} {sample.box[3]} px"
         return ", ".join(filter(None, (part, reasons(sample))))
 
     for group in groups[:MAX_GROUPS]:
-        shown = cards.fitting(group.members[:_SHOWN_PER_GROUP], cards.hr, caption, room)
-        if len(shown) < 2:  # no room for more, or damaged
+        shown = cards.fitting(group.members[:_SHOWN_PER_GROUP], cards.hr, caption, bytes_left)
+        if len(shown) < 2:  # the limit is reached, or images are damaged
             continue
-        room -= sum(card.num_bytes for card in shown)
+        bytes_left -= sum(card.num_bytes for card in shown)
         rest = group.members[_SHOWN_PER_GROUP:][:_NAMED_PER_GROUP] if len(shown) == _SHOWN_PER_GROUP else ()
-        named = cards.fitting(rest, cards.name, caption, room)
-        room -= sum(card.num_bytes for card in named)
+        named = cards.fitting(rest, cards.name, caption, bytes_left)
+        bytes_left -= sum(card.num_bytes for card in named)
         left_out = len(group.members) - len(shown) - len(named)
         made.append(CardGroup(_title(group), _ticks(group), shown, named, left_out))
     return made

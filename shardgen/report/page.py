@@ -135,9 +135,9 @@ def _page(folder: Address, manifests: Sequence[Manifest], sections: Sections) ->
         "has_val": any(not sample.is_excludable for survey in surveys for sample in survey.measured),
         "tiled": any(one.settings.get("fit") == "tile" for one in contents),
     }
-    room = MAX_PAGE_BYTES - _SPARE_BYTES - len(render("shardgen.report", "report.html", **values))
+    bytes_left = MAX_PAGE_BYTES - _SPARE_BYTES - len(render("shardgen.report", "report.html", **values))
     for section in scales:
-        section.comparisons = gallery(section.survey, room // len(scales), _WINDOW_PX)
+        section.comparisons = gallery(section.survey, bytes_left // len(scales), _WINDOW_PX)
     # Last, because lists and galleries may find further damage.
     pairs = {one.scale: one.pairs for one in scales if one.pairs}
     values["remarks"] = verdict(contents, surveys, found, pairs)
